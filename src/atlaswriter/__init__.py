@@ -1,0 +1,42 @@
+"""Writes the files of browser viewers for single-cell and spatial atlases.
+
+Fast, and inside a memory budget. The functions here load their modules on first use, so that
+``import atlaswriter`` stays cheap.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "cellucid": "atlaswriter.formats.cellucid.convert",
+    "check": "atlaswriter.formats.cellucid.check",
+    "diff": "atlaswriter.formats.cellucid.diff",
+    "generate_datasets_manifest": "atlaswriter.formats.cellucid.datasets",
+    "open_export": "atlaswriter.formats.cellucid.read",
+    "prepare": "atlaswriter.formats.cellucid.prepare",
+}
+
+__all__ = ["__version__", "cellucid", "check", "diff", "generate_datasets_manifest", "open_export", "prepare"]
+
+if TYPE_CHECKING:
+    from atlaswriter.formats.cellucid.check import check
+    from atlaswriter.formats.cellucid.convert import cellucid
+    from atlaswriter.formats.cellucid.datasets import generate_datasets_manifest
+    from atlaswriter.formats.cellucid.diff import diff
+    from atlaswriter.formats.cellucid.prepare import prepare
+    from atlaswriter.formats.cellucid.read import open_export
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'atlaswriter' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

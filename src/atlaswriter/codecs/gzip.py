@@ -1,0 +1,62 @@
+"""gzip in one call: ISA-L where it is installed, zlib elsewhere.
+
+Every stream is one member without a name and with time 0, so the same content always gives the
+same bytes, and browsers, which refuse a second member, can read it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from types import ModuleType
+from typing import Any
+
+from atlaswriter.errors import FormatError
+
+_isal: ModuleType | None
+try:
+    from isal import igzip_lib as _isal
+except ImportError:  # no wheel for this machine
+    _isal = None
+
+_HEADER_BITS = 16 + zlib.MAX_WBITS
+
+# Level of ISA-L for each level of zlib. Measured on 64 gene columns (u8), edges, points and codes of
+# a Xenium atlas: ISA-L 1 and 2 cost the same (1.5 ns/byte at most, 17-200 times less than zlib 6) and 2
+# is never larger than 1; ISA-L 3 costs 1.2-5 times more and is larger on genes and edge sources.
+_ISAL_LEVEL = {level: 1 if level == 1 else 2 for level in range(1, 10)}
+
+
+def compress(content: Any, level: int) -> bytes:
+    """gzip a bytes-like object.
+
+    Parameters
+    ----------
+    content
+        Anything with a contiguous buffer.
+    level
+        1-9 as in zlib.
+    """
+    if _isal is not None:
+        return bytes(_isal.compress(content, _ISAL_LEVEL[level], _isal.COMP_GZIP))
+    encoder = zlib.compressobj(level, zlib.DEFLATED, _HEADER_BITS)
+    return encoder.compress(memoryview(content).cast("B")) + encoder.flush()
+
+
+def decompress(content: bytes) -> bytes:
+    """Content of a gzip file that holds exactly one member, as the viewer requires.
+
+    Raises
+    ------
+    FormatError
+        The stream is damaged or cut short, or something follows its end.
+    """
+    decoder = zlib.decompressobj(_HEADER_BITS)
+    try:
+        result = decoder.decompress(content)
+    except zlib.error as error:
+        raise FormatError(f"damaged gzip stream ({error})") from None
+    if not decoder.eof:
+        raise FormatError("gzip stream is cut short")
+    if decoder.unused_data:
+        raise FormatError("something follows the end of the gzip stream")
+    return result

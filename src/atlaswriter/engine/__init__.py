@@ -1,0 +1,1 @@
+"""How work is done: budget, grouping by gene, threads."""

@@ -1,0 +1,1 @@
+"""What the bytes mean, one package a format."""

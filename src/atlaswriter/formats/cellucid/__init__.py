@@ -1,0 +1,1 @@
+"""Cellucid export folders, layout v1."""
