@@ -48,7 +48,13 @@ class Progress:
             from tqdm.auto import tqdm
 
             self._bar = tqdm(
-                total=total, desc=name, unit="B", unit_scale=True, leave=False, delay=_BAR_DELAY_SECONDS, mininterval=0.2
+                total=total,
+                desc=name,
+                unit="B",
+                unit_scale=True,
+                leave=False,
+                delay=_BAR_DELAY_SECONDS,
+                mininterval=0.2,
             )
         try:
             yield
@@ -66,7 +72,9 @@ class Progress:
             elif self._lines_wanted and time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
                 self._last_line = time.monotonic()
                 share = 100 * self._done / self._total if self._total else 100.0
-                log.info("%s: %s of %s (%.0f %%)", self._name, format_bytes(self._done), format_bytes(self._total), share)
+                log.info(
+                    "%s: %s of %s (%.0f %%)", self._name, format_bytes(self._done), format_bytes(self._total), share
+                )
 
 
 def _in_notebook() -> bool:

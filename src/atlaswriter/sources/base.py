@@ -134,4 +134,7 @@ class Source(Protocol):
 
 def as_text(labels: Array) -> list[str]:
     """Labels of any dtype as text, by `str`, with bytes decoded as UTF-8."""
-    return [item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in np.asarray(labels).tolist()]
+    return [
+        item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item)
+        for item in np.asarray(labels).tolist()
+    ]
