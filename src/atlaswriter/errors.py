@@ -6,8 +6,11 @@ and raise them together, so that one run shows everything there is to mend.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,14 @@ class Problems:
     def add(self, where: str, found: str, remedy: str = "") -> None:
         """Note one problem."""
         self.found.append(Problem(where, found, remedy))
+
+    def attempt(self, work: Callable[..., T], *args: Any, **options: Any) -> T | None:
+        """Result of ``work(...)``; None, with its problems noted here, when it refuses its input."""
+        try:
+            return work(*args, **options)
+        except InputError as error:
+            self.found.extend(error.problems)
+            return None
 
     def raise_if_any(self) -> None:
         """Raise `InputError` with everything noted so far, if there is anything."""

@@ -138,3 +138,8 @@ def as_text(labels: Array) -> list[str]:
         item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item)
         for item in np.asarray(labels).tolist()
     ]
+
+
+def as_native(array: Array) -> Array:
+    """The array in the byte order of this machine; the array itself when it is so already."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))

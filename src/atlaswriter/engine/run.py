@@ -1,0 +1,75 @@
+"""A team of threads that draws on one budget.
+
+Kernels, codecs and file writes release the GIL, so threads are enough; work is handed out in
+order and its results are collected by name or position, never by time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from types import TracebackType
+from typing import Any, TypeVar
+
+from atlaswriter.engine.budget import Budget
+
+T = TypeVar("T")
+
+
+class Team:
+    """Threads for one run; use as a context.
+
+    Parameters
+    ----------
+    workers
+        Number of threads. 1 does all work at once, in the caller's thread.
+    budget
+        Where the memory of each piece of work is drawn.
+    """
+
+    def __init__(self, workers: int, budget: Budget) -> None:
+        self.workers = workers
+        self.budget = budget
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="atlaswriter") if workers > 1 else None
+        self._pending: set[Future[Any]] = set()
+
+    def __enter__(self) -> Team:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=kind is not None)
+
+    def submit(self, work: Callable[..., T], *args: Any, memory: int = 0, what: str = "") -> Future[T]:
+        """Start a piece of work once its `memory` bytes are free.
+
+        `what` names it in a `BudgetError`. Whoever submits is responsible for no piece needing
+        more than is left beside what the submitter itself holds.
+        """
+        self.budget.take(memory, what)
+        future: Future[T]
+        if self._pool is None:
+            future = Future()
+            try:
+                future.set_result(work(*args))
+            finally:
+                self.budget.give_back(memory)
+            return future
+        try:
+            future = self._pool.submit(work, *args)
+        except BaseException:
+            self.budget.give_back(memory)
+            raise
+        future.add_done_callback(lambda _: self.budget.give_back(memory))
+        self._pending = {other for other in self._pending if not other.done() or other.exception() is not None}
+        self._pending.add(future)
+        return future
+
+    def wait(self) -> None:
+        """Wait for everything submitted; the first failure is raised, work not yet begun is dropped."""
+        done, rest = wait(self._pending, return_when=FIRST_EXCEPTION)
+        for future in rest:
+            future.cancel()
+        self._pending = set()
+        for future in done:
+            future.result()

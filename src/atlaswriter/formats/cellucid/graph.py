@@ -1,0 +1,75 @@
+"""The neighbour graph as sorted pairs of cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from atlaswriter.formats.cellucid import layout
+from atlaswriter.kernels import edges
+from atlaswriter.sources.base import Array, Compressed, Matrix
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Each pair once, ``sources < destinations``, sorted by both; dtype of `layout.index_dtype`."""
+
+    sources: Array
+    destinations: Array
+    max_neighbors: int
+
+
+def _pattern(matrix: Matrix) -> tuple[Array, Array]:
+    """indptr (int64) and ascending indices of the nonzero entries.
+
+    The columns of a CSC matrix are taken for rows: the pattern of ``A + Aᵀ`` is that of its transpose.
+    """
+    if not isinstance(matrix, Compressed):
+        rows, columns = np.nonzero(matrix)
+        return np.r_[0, np.cumsum(np.bincount(rows, minlength=matrix.shape[0]))].astype(np.int64), columns
+    indptr = np.ascontiguousarray(matrix.indptr, dtype=np.int64)
+    indices = np.ascontiguousarray(matrix.indices)
+    if np.count_nonzero(matrix.data) < indices.size:
+        kept = matrix.data != 0
+        indices = indices[kept]
+        indptr = np.r_[0, np.cumsum(kept, dtype=np.int64)][indptr]
+    if not (indices.dtype in (np.int32, np.int64) and indices.dtype.isnative):
+        indices = indices.astype(np.int64)
+    if not edges.rows_ascend(indptr, indices):
+        indices = _sorted_rows(indptr, indices, matrix.shape)
+    return indptr, indices
+
+
+def _sorted_rows(indptr: Array, indices: Array, shape: tuple[int, int]) -> Array:
+    from scipy.sparse import csr_array
+
+    rows = csr_array((np.zeros(indices.size, np.int8), indices.copy(), indptr.astype(indices.dtype)), shape=shape)
+    rows.sort_indices()
+    return np.asarray(rows.indices)
+
+
+def extract_edges(matrix: Matrix) -> Edges:
+    """Undirected edges of a cells × cells matrix.
+
+    A pair is an edge when the entry in either direction is not zero; weights are not looked at
+    otherwise, so none can overflow or cancel. The diagonal is left out.
+
+    Parameters
+    ----------
+    matrix
+        Any weights; need not be symmetric; repeated entries count once.
+    """
+    indptr, indices = _pattern(matrix)
+    n_cells = indptr.size - 1
+    starts = np.zeros(n_cells + 1, np.int64)
+    edges.count_below(indptr, indices, starts)
+    np.cumsum(starts, out=starts)
+    below = np.empty(starts[-1], indices.dtype)
+    edges.place_below(indptr, indices, starts[:-1].copy(), below)
+    degrees = np.zeros(n_cells, np.int64)
+    n_edges = edges.count_edges(indptr, indices, starts, below, degrees)
+    dtype = layout.index_dtype(n_cells)[0]
+    sources, destinations = np.empty(n_edges, dtype), np.empty(n_edges, dtype)
+    edges.write_edges(indptr, indices, starts, below, sources, destinations)
+    return Edges(sources, destinations, int(degrees.max(initial=0)))

@@ -1,0 +1,63 @@
+"""Embeddings and vector fields: normalised, rounded once to float32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atlaswriter.errors import InputError, Problem
+from atlaswriter.sources.base import Array
+
+_BLOCK_ROWS = 1 << 15
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How one embedding is brought to [-1, 1]: ``(raw - center) / half``.
+
+    ``center`` is the middle of the bounding box, ``half`` half of its widest side, so one factor
+    serves all axes (rule: Cellucid export format, "Points"). Both float64.
+    """
+
+    center: NDArray[np.float64]
+    half: float
+
+    @classmethod
+    def around(cls, points: Array, where: str) -> Frame:
+        """The frame of raw coordinates (n_cells, d), all finite."""
+        low = points.min(axis=0).astype(np.float64)
+        high = points.max(axis=0).astype(np.float64)
+        half = float((high / 2 - low / 2).max())
+        if not np.isfinite(2 * half):
+            raise InputError(Problem(where, "spans more than float64 can hold", "rescale the coordinates"))
+        # All cells in one place: any scale shows the same; 0.0.9 takes a range of 1.
+        return cls(low / 2 + high / 2, half or 0.5)
+
+    def points(self, raw: Array) -> NDArray[np.float32]:
+        """Normalised coordinates, float32 (n_cells, d)."""
+        return self._rounded(raw, self.center)
+
+    def vectors(self, raw: Array, where: str) -> NDArray[np.float32]:
+        """Displacements in the same scale, float32 (n_cells, d).
+
+        Raises
+        ------
+        InputError
+            A component is beyond float32 once scaled.
+        """
+        with np.errstate(over="ignore"):
+            result = self._rounded(raw, np.zeros_like(self.center))
+        if not np.isfinite(result).all():
+            raise InputError(Problem(where, "overflows float32 in the embedding's scale", "rescale it"))
+        return result
+
+    def _rounded(self, raw: Array, center: NDArray[np.float64]) -> NDArray[np.float32]:
+        result = np.empty(raw.shape, np.float32)
+        for start in range(0, raw.shape[0], _BLOCK_ROWS):
+            block = raw[start : start + _BLOCK_ROWS].astype(np.float64)
+            block -= center
+            block /= self.half
+            result[start : start + _BLOCK_ROWS] = block
+        return result

@@ -1,0 +1,111 @@
+"""Which kernels an export needs, made ready before they are called."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from atlaswriter.engine.regroup import work_dtype
+from atlaswriter.formats.cellucid import layout
+from atlaswriter.formats.cellucid.atlas import Atlas
+from atlaswriter.formats.cellucid.groups import kernel_coords
+from atlaswriter.formats.cellucid.options import Options
+from atlaswriter.kernels import csr, edges, groups, quantize
+from atlaswriter.kernels._jit import Kernel, warm
+from atlaswriter.sources.base import Categorical, Compressed
+
+log = logging.getLogger(__name__)
+
+Wanted = tuple[Kernel, str]
+
+
+def warm_up(atlas: Atlas, options: Options) -> None:
+    """Compile, or load from the cache, what this export needs; says so when it takes a moment."""
+    start = time.perf_counter()
+    compiled = warm(
+        dict.fromkeys(wanted_kernels(atlas, options)),
+        lambda: log.info("compiling kernels for this machine (a few seconds, once)"),
+    )
+    if compiled:
+        log.info("compiled %d kernels in %.1f s", compiled, time.perf_counter() - start)
+
+
+def wanted_kernels(atlas: Atlas, options: Options) -> Iterator[Wanted]:
+    """Every kernel and signature that exporting this atlas calls."""
+    if atlas.genes is not None:
+        yield from _gene_kernels(atlas, options)
+    yield from _obs_kernels(atlas, options)
+    if atlas.graph is not None:
+        yield from _graph_kernels(atlas)
+
+
+def _short(dtype: np.dtype) -> str:
+    return f"{dtype.kind}{dtype.itemsize}"
+
+
+def _index(dtype: np.dtype) -> str:
+    return "i4" if dtype == np.int32 else "i8"
+
+
+def _value_kernels(value: str, rows: str | None, bits: int | None, quantizer: str) -> Iterator[Wanted]:
+    yield quantize.bounds, f"({value}[::1],)"
+    if rows is not None:
+        yield quantize.ascending, f"({rows}[::1],)"
+    if bits is not None and quantizer == "nearest":
+        code = f"u{bits // 8}"
+        if rows is None:
+            yield quantize.nearest, f"({value}[::1], f8, f8, f8, i8, {code}[::1])"
+        else:
+            yield quantize.nearest_sparse, f"({rows}[::1], {value}[::1], f8, f8, f8, i8, {code}[::1])"
+        return
+    if rows is not None:
+        yield quantize.scatter, f"({rows}[::1], {value}[::1], f4[::1])"
+    if bits is not None:
+        yield quantize.bounds, "(f4[::1],)"
+        yield quantize.truncate, f"(f4[::1], f4, f4, i8, u{bits // 8}[::1])"
+
+
+def _gene_kernels(atlas: Atlas, options: Options) -> Iterator[Wanted]:
+    matrix = atlas.genes.matrix if atlas.genes is not None else None
+    if isinstance(matrix, Compressed):
+        value, index = _short(work_dtype(matrix.data.dtype)), _index(matrix.indices.dtype)
+        if matrix.axis == 0:
+            yield csr.count, f"({index}[::1], i8[::1])"
+            yield csr.place, f"(i8[::1], {index}[::1], {value}[::1], i8, i8, i4[::1], i8[::1], u4[::1], {value}[::1])"
+        rows = "u4" if matrix.axis == 0 else index
+        yield from _value_kernels(value, rows, options.var_quantization, options.quantizer)
+    elif matrix is not None:
+        value = _short(work_dtype(matrix.dtype))
+        yield from _value_kernels(value, None, options.var_quantization, options.quantizer)
+
+
+def _obs_kernels(atlas: Atlas, options: Options) -> Iterator[Wanted]:
+    bits = options.obs_continuous_quantization
+    for _, column in atlas.obs:
+        if not isinstance(column, Categorical):
+            yield from _value_kernels(_short(work_dtype(column.values.dtype)), None, bits, options.quantizer)
+            continue
+        yield from _value_kernels("f4", None, bits, options.quantizer)
+        code = f"u{layout.codes_bits(len(column.categories), options.obs_categorical_dtype) // 8}"
+        yield groups.count, f"({code}[::1], i8[::1])"
+        yield groups.ranks, "(f8[::1], i8[::1], u4[::1], f4[::1])"
+        for array in [*atlas.embeddings.values(), *([] if atlas.latent is None else [atlas.latent])]:
+            coords = f"({_short(kernel_coords(array[:0]).dtype)}[:, ::1], {code}[::1], f8[::1], f8, f8[:, ::1]"
+            yield groups.add, f"{coords})"
+            yield groups.distances, f"{coords}, i8[::1], f8[::1], u4[::1])"
+            yield groups.add_near, f"{coords}, f8[::1], i8[::1], f8[:, ::1])"
+
+
+def _graph_kernels(atlas: Atlas) -> Iterator[Wanted]:
+    graph = atlas.graph
+    index = _index(graph.indices.dtype) if isinstance(graph, Compressed) else "i8"
+    end = f"u{layout.index_dtype(atlas.n_cells)[1]}"
+    lists = f"(i8[::1], {index}[::1]"
+    yield edges.rows_ascend, f"{lists})"
+    yield edges.count_below, f"{lists}, i8[::1])"
+    yield edges.place_below, f"{lists}, i8[::1], {index}[::1])"
+    yield edges.count_edges, f"{lists}, i8[::1], {index}[::1], i8[::1])"
+    yield edges.write_edges, f"{lists}, i8[::1], {index}[::1], {end}[::1], {end}[::1])"

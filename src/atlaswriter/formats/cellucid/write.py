@@ -1,0 +1,285 @@
+"""One export from checked parts to a published folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from atlaswriter import __version__
+from atlaswriter.engine.budget import Budget
+from atlaswriter.engine.run import Team
+from atlaswriter.errors import Problems
+from atlaswriter.formats.cellucid import layout
+from atlaswriter.formats.cellucid.atlas import Atlas, check_atlas
+from atlaswriter.formats.cellucid.genes import GeneWriter
+from atlaswriter.formats.cellucid.graph import extract_edges
+from atlaswriter.formats.cellucid.job import Job
+from atlaswriter.formats.cellucid.obs import Entry, ObsWriter
+from atlaswriter.formats.cellucid.options import Options
+from atlaswriter.formats.cellucid.points import Frame
+from atlaswriter.formats.cellucid.warmup import warm_up
+from atlaswriter.progress import Progress
+from atlaswriter.report import Report
+from atlaswriter.sinks import fs
+from atlaswriter.sinks.folder import FolderSink, check_target
+from atlaswriter.sources.base import Array, Matrix
+from atlaswriter.units import usable_cpus
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run may use: threads (None: all usable CPUs), memory, and whether to show progress."""
+
+    workers: int | None = None
+    memory_budget: str | int | None = None
+    progress: bool | None = None
+
+    def check(self, problems: Problems) -> None:
+        """Add every wrong value to `problems`."""
+        workers = self.workers
+        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+            problems.add("workers", f"{workers!r} is not a whole number above 0", "use None for all usable CPUs")
+        if self.progress is not None and not isinstance(self.progress, bool):
+            problems.add("progress", f"{self.progress!r} is not True, False or None")
+
+
+def check_early(options: Options, target: Path, resources: Resources, problems: Problems) -> None:
+    """Everything that can be said before the data is looked at."""
+    options.check(problems)
+    resources.check(problems)
+    if not problems.found:
+        check_target(
+            target, force=options.force, foreign=lambda path: foreign_entries(path, options.layout), problems=problems
+        )
+
+
+def foreign_entries(directory: Path, names: layout.Layout) -> list[str]:
+    """What in a folder is not part of an export; everything when it is no export at all."""
+    present = sorted(entry.name for entry in directory.iterdir())
+    if not {layout.IDENTITY, names.obs_manifest, layout.Layout().obs_manifest} & set(present):
+        return present
+    return sorted(set(present) - names.entries() - layout.Layout().entries() - {".DS_Store"})
+
+
+def export(atlas: Atlas, options: Options, target: Path, resources: Resources, report: Report) -> Report:
+    """Check, write and publish one export.
+
+    Parameters
+    ----------
+    atlas
+        What to export.
+    options, resources
+        Already checked by `check_early`.
+    target
+        The folder to appear.
+    report
+        Begun by the caller; closed here and returned.
+
+    Raises
+    ------
+    InputError
+        Something is wrong with the input; nothing was written.
+    BudgetError
+        The memory budget is too small.
+    OutputError
+        The output cannot be written; the target is as it was.
+    """
+    problems = Problems()
+    budget = Budget(resources.memory_budget)
+    check_atlas(atlas, options, case_sensitive=fs.case_sensitive(target), problems=problems)
+    problems.raise_if_any()
+    with report.phase("kernels"):
+        warm_up(atlas, options)
+    workers = resources.workers or usable_cpus()
+    with FolderSink(target, force=options.force) as sink, Team(workers, budget) as team:
+        job = Job(atlas.n_cells, options, team, sink, Progress(resources.progress))
+        with report.phase("write") as phase, job.progress.phase(target.name, payload_bytes(atlas, options)):
+            _write_parts(atlas, job, report)
+            phase.bytes = sink.bytes_written
+        with report.phase("publish"):
+            sink.publish()
+        report.files, report.bytes_out = len(sink.files), sink.bytes_written
+    report.bytes_in = _input_bytes(atlas)
+    report.warnings += atlas.warnings
+    report.renamed += atlas.renamed
+    report.close()
+    for warning in report.warnings:
+        log.warning("%s", warning)
+    return report
+
+
+def _write_parts(atlas: Atlas, job: Job, report: Report) -> None:
+    """Submit the parts, longest first; write the manifests once all are there, the identity last."""
+    frames = {dim: Frame.around(points, f"X_umap_{dim}d") for dim, points in sorted(atlas.embeddings.items())}
+    names = job.options.layout
+    job.sink.make_dir(names.obs_dir)
+    graph = _submit_graph(atlas, job)
+    fields = ObsWriter(atlas, frames, job).submit()
+    _submit_points(atlas, frames, job)
+    genes = None
+    if atlas.genes is not None:
+        job.sink.make_dir(names.var_dir)
+        genes = GeneWriter(atlas.genes, job)
+        genes.run()
+        report.warnings += genes.warnings()
+    job.team.wait()
+    entries = [field() for field in fields]
+    report.warnings += [text for entry in entries for text in entry.warnings]
+    n_edges = None if graph is None else _write_graph_manifest(graph.result(), job)
+    _write_table_manifests(atlas, entries, genes, job)
+    identity = _identity(atlas, entries, n_edges, job)
+    _write_json(job, layout.IDENTITY, identity, indent=2)
+    _describe(identity, report)
+
+
+def _submit_graph(atlas: Atlas, job: Job) -> Future[tuple[int, int]] | None:
+    if atlas.graph is None:
+        return None
+    directory = job.options.layout.connectivity_dir
+    job.sink.make_dir(directory)
+    size = layout.index_dtype(atlas.n_cells)[1]
+    # indices in order, lower half, both ends of at most every entry, their compressed form
+    memory = _stored_entries(atlas.graph) * (8 + 3 * size) + atlas.n_cells * 24
+    return job.team.submit(_write_edges, atlas.graph, directory, job, memory=memory, what="connectivities")
+
+
+def _stored_entries(matrix: Matrix) -> int:
+    from atlaswriter.sources.base import Compressed
+
+    return matrix.nnz if isinstance(matrix, Compressed) else int(matrix.size)
+
+
+def _write_edges(graph: Matrix, directory: str, job: Job) -> tuple[int, int]:
+    edges = extract_edges(graph)
+    compressed = job.options.level is not None
+    for end, cells in (("src", edges.sources), ("dst", edges.destinations)):
+        job.write(layout.edges_file(directory, end, compressed), cells)
+        job.progress.add(cells.nbytes)
+    return edges.sources.size, edges.max_neighbors
+
+
+def _submit_points(atlas: Atlas, frames: Mapping[int, Frame], job: Job) -> None:
+    compressed = job.options.level is not None
+
+    def write(path: str, normalise: Callable[[], Array]) -> None:
+        content = normalise()
+        job.write(path, content)
+        job.progress.add(content.nbytes)
+
+    for dim, frame in frames.items():
+        # as stored, compressed
+        memory = atlas.n_cells * dim * 8
+        points = atlas.embeddings[dim]
+        job.team.submit(write, layout.points_file(dim, compressed), lambda f=frame, p=points: f.points(p), memory=memory)
+    if atlas.vectors:
+        job.sink.make_dir(layout.VECTORS_DIR)
+    for name, by_dim in atlas.vectors.items():
+        for dim, raw in by_dim.items():
+            path = layout.vectors_file(name, dim, compressed)
+            where = f"vector field {name!r} {dim}D"
+            job.team.submit(
+                write, path, lambda f=frames[dim], r=raw, w=where: f.vectors(r, w), memory=atlas.n_cells * dim * 8
+            )
+
+
+def _write_graph_manifest(counted: tuple[int, int], job: Job) -> int:
+    n_edges, max_neighbors = counted
+    names = job.options.layout
+    manifest = layout.connectivity_manifest(
+        names, n_cells=job.n_cells, n_edges=n_edges, max_neighbors=max_neighbors, compression=job.options.level
+    )
+    _write_json(job, names.connectivity_manifest, manifest)
+    return n_edges
+
+
+def _write_table_manifests(atlas: Atlas, entries: list[Entry], genes: GeneWriter | None, job: Job) -> None:
+    options = job.options
+    obs = layout.obs_manifest(
+        options.layout,
+        n_cells=atlas.n_cells,
+        centroid_outlier_quantile=options.centroid_outlier_quantile,
+        compression=options.level,
+        bits=options.obs_continuous_quantization,
+        continuous=[entry.manifest for entry in entries if entry.summary["kind"] == "continuous"],
+        categorical=[entry.manifest for entry in entries if entry.summary["kind"] == "category"],
+    )
+    _write_json(job, options.layout.obs_manifest, obs)
+    if genes is not None:
+        var = layout.var_manifest(
+            options.layout,
+            n_cells=atlas.n_cells,
+            gene_id_column=genes.genes.id_column,
+            compression=options.level,
+            bits=options.var_quantization,
+            genes=genes.entries,
+        )
+        _write_json(job, options.layout.var_manifest, var)
+
+
+def _identity(atlas: Atlas, entries: list[Entry], n_edges: int | None, job: Job) -> dict[str, Any]:
+    options = job.options
+    widths = {entry.manifest[2] for entry in entries if entry.summary["kind"] == "category"}
+    return layout.identity(
+        dataset=options.dataset(job.sink.target),
+        created_at=options.timestamp(),
+        writer=f"atlaswriter {__version__}",
+        n_cells=atlas.n_cells,
+        n_genes=0 if atlas.genes is None else len(atlas.genes.ids),
+        obs_fields=sorted((entry.summary for entry in entries), key=lambda summary: summary["kind"] == "category"),
+        n_edges=n_edges,
+        dimensions=sorted(atlas.embeddings),
+        settings={
+            "compression": options.level,
+            "var_quantization": options.var_quantization,
+            "obs_continuous_quantization": options.obs_continuous_quantization,
+            "obs_categorical_dtype": widths.pop() if len(widths) == 1 else options.obs_categorical_dtype,
+        },
+        source=options.source(),
+        vectors={name: list(by_dim) for name, by_dim in atlas.vectors.items()},
+    )
+
+
+def _write_json(job: Job, name: str, content: Mapping[str, Any], indent: int | None = None) -> None:
+    job.sink.write(name, json.dumps(content, indent=indent, allow_nan=False).encode())
+
+
+def _describe(identity: Mapping[str, Any], report: Report) -> None:
+    stats = identity["stats"]
+    report.contents |= {
+        "cells": stats["n_cells"],
+        "genes": stats["n_genes"],
+        "embeddings": [f"{dim}D" for dim in identity["embeddings"]["available_dimensions"]],
+        "obs fields": [entry["key"] for entry in identity["obs_fields"]],
+        "edges": stats["n_edges"] if stats["n_edges"] is not None else "none",
+        "vector fields": list(identity.get("vector_fields", {}).get("fields", {})),
+    }
+
+
+def payload_bytes(atlas: Atlas, options: Options) -> int:
+    """Bytes of all payloads before compression, edges estimated: what progress counts up to."""
+    n_cells = atlas.n_cells
+    value_bytes = (options.obs_continuous_quantization or 32) // 8
+    total = n_cells * 4 * (sum(atlas.embeddings) + sum(dim for dims in atlas.vectors.values() for dim in dims))
+    total += n_cells * (value_bytes + 1) * len(atlas.obs)
+    if atlas.genes is not None:
+        total += n_cells * len(atlas.genes.ids) * ((options.var_quantization or 32) // 8)
+    if atlas.graph is not None:
+        total += _stored_entries(atlas.graph) * layout.index_dtype(n_cells)[1]
+    return total
+
+
+def _input_bytes(atlas: Atlas) -> int:
+    """Bytes of the arrays that were gone through."""
+    arrays: list[Any] = [*atlas.embeddings.values(), *(a for dims in atlas.vectors.values() for a in dims.values())]
+    arrays += [getattr(column, "values", getattr(column, "codes", None)) for _, column in atlas.obs]
+    arrays += [part for part in (atlas.latent, atlas.graph, atlas.genes and atlas.genes.matrix) if part is not None]
+    return sum(int(array.nbytes) for array in arrays)
+
+

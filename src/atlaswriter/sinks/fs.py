@@ -1,0 +1,202 @@
+"""The few disk primitives, and the one seam where tests inject faults.
+
+Nothing here knows what is written. Callers use the functions through the module (``fs.rename``),
+so that a test can replace any of them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_WRITE_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+_FOR_SYNC = os.O_RDWR if os.name == "nt" else os.O_RDONLY
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2  # linux/fs.h
+_RENAME_SWAP = 2  # sys/stdio.h of macOS
+
+# What systems answer when they lack a call or a file system lacks its flag; EPERM comes from the
+# system call filters of older container engines.
+_UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
+
+
+def _from_libc(name: str) -> Any:
+    """A function of the C library, or None where there is none of this name."""
+    return None if os.name == "nt" else getattr(ctypes.CDLL(None, use_errno=True), name, None)
+
+
+def located(path: Path) -> Path:
+    """The absolute path, with every link resolved except one in the last place."""
+    if path.name in ("", ".."):
+        return Path(os.path.realpath(path))
+    return Path(os.path.realpath(path.parent)) / path.name
+
+
+def nearest_existing(path: Path) -> Path:
+    """The path itself or the closest of its parents that exists, as far as this process can see."""
+    while not os.path.lexists(path) and path != path.parent:
+        path = path.parent
+    return path
+
+
+def occupied(folder: Path) -> bool:
+    """Whether the folder exists and holds anything."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(True for _ in entries)
+    except FileNotFoundError:
+        return False
+
+
+def file_sizes(folder: Path) -> Iterator[tuple[str, int]]:
+    """``(relative name with forward slashes, bytes)`` of everything below that is not a folder."""
+    for base, folders, names in os.walk(folder):
+        # os.walk lists links to folders among the folders and does not enter them.
+        links = [name for name in folders if os.path.islink(os.path.join(base, name))]  # noqa: PTH114, PTH118
+        for name in names + links:
+            path = Path(base, name)
+            yield path.relative_to(folder).as_posix(), path.lstat().st_size
+
+
+def write_file(path: Path, *buffers: Any) -> int:
+    """Write a new file, all of it.
+
+    Parameters
+    ----------
+    path
+        Must not exist.
+    buffers
+        Contiguous bytes-like objects, written one after the other.
+
+    Returns
+    -------
+    int
+        Bytes written.
+    """
+    descriptor = os.open(path, _WRITE_NEW, 0o666)
+    size = 0
+    try:
+        for buffer in buffers:
+            rest = memoryview(buffer)
+            size += rest.nbytes
+            if rest.nbytes:  # an empty array with several axes cannot be cast
+                rest = rest.cast("B")
+            while rest.nbytes:
+                rest = rest[os.write(descriptor, rest) :]
+    finally:
+        os.close(descriptor)
+    return size
+
+
+def sync_tree(folder: Path) -> None:
+    """Return when everything in the folder is on disk; raise `OSError` if it did not get there."""
+    # Measured on 2,000 files of 20 kB (ext4): one syncfs 31 ms, an fsync of each file afterwards
+    # 465 ms, an fsync of each file while writing 700 ms.
+    if not _sync_file_system(folder):
+        for base, _, names in os.walk(folder):
+            for name in names:
+                _fsync(Path(base, name))
+            sync_dir(Path(base))
+
+
+def _sync_file_system(folder: Path) -> bool:
+    """Sync by one ``syncfs``; False where that does not exist or keeps write-back errors to itself."""
+    if sys.platform != "linux" or _kernel() < (5, 8):
+        return False
+    syncfs = _from_libc("syncfs")
+    if syncfs is None:
+        return False
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        return _succeeded(syncfs(descriptor), folder)
+    finally:
+        os.close(descriptor)
+
+
+def _kernel() -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
+
+
+def _succeeded(code: int, *paths: Path) -> bool:
+    """Whether a C call did its work; False if it cannot here, `OSError` if it failed."""
+    if code == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _UNSUPPORTED:
+        return False
+    raise OSError(number, os.strerror(number), str(paths[0]), None, *(str(path) for path in paths[1:]))
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, _FOR_SYNC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_dir(folder: Path) -> None:
+    """Return when the folder's own entries are on disk, where the system can promise that."""
+    if os.name == "nt":
+        return
+    try:
+        _fsync(folder)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+
+
+def rename(old: Path, new: Path) -> None:
+    """Rename a folder; `new` may be absent or an empty folder, else `OSError`."""
+    if os.name == "nt" and new.is_dir():
+        new.rmdir()  # Windows does not rename over a folder, not even an empty one
+    os.rename(old, new)  # noqa: PTH104 - the seam of the crash tests
+
+
+def exchange(first: Path, second: Path) -> bool:
+    """Swap two folders so that nobody ever sees either name missing.
+
+    Returns
+    -------
+    bool
+        False, with nothing changed, where the system or the file system cannot do this.
+    """
+    a, b = os.fsencode(first), os.fsencode(second)
+    if sys.platform == "linux" and (renameat2 := _from_libc("renameat2")) is not None:
+        return _succeeded(renameat2(_AT_FDCWD, a, _AT_FDCWD, b, _RENAME_EXCHANGE), first, second)
+    if sys.platform == "darwin" and (renamex_np := _from_libc("renamex_np")) is not None:
+        return _succeeded(renamex_np(a, b, _RENAME_SWAP), first, second)
+    return False
+
+
+def remove_tree(folder: Path) -> None:
+    """Delete a folder and what is in it; a link is refused with `OSError`, a missing folder is fine."""
+    if os.path.lexists(folder):
+        shutil.rmtree(folder)
+
+
+def case_sensitive(target: Path) -> bool:
+    """Whether ``a`` and ``A`` are two names in the folder that is to be written.
+
+    Asks the nearest existing parent, because that is where a new folder gets this property from.
+    Nothing is left behind. True if the parent cannot be written to, which `check_target` reports.
+    """
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=".atlaswriter-case-", dir=nearest_existing(located(target).parent))
+    except OSError:
+        return True
+    probe = Path(name)
+    try:
+        os.close(descriptor)
+        return not os.path.lexists(probe.with_name(probe.name.upper()))
+    finally:
+        probe.unlink()
