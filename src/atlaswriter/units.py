@@ -45,10 +45,7 @@ def format_bytes(size: float) -> str:
 
 def usable_cpus() -> int:
     """CPUs that this process may use: affinity and the cgroup's quota, at least 1."""
-    if hasattr(os, "sched_getaffinity"):
-        count = len(os.sched_getaffinity(0))
-    else:
-        count = os.cpu_count() or 1
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _cgroup_cpu_quota()
     return max(1, count if quota is None else min(count, int(quota + 0.5)))
 

@@ -45,7 +45,9 @@ def inputs() -> dict:
     genes[:, 2] = 0
     return {
         "latent_space": rng.normal(size=(N_CELLS, 5)),
-        "obs": pd.DataFrame({"cell type": cell_type, "score": score, "batch": ["a", "b"] * 20, "n": np.arange(N_CELLS)}),
+        "obs": pd.DataFrame(
+            {"cell type": cell_type, "score": score, "batch": ["a", "b"] * 20, "n": np.arange(N_CELLS)}
+        ),
         "var": pd.DataFrame(index=["CD3E", "HLA-A", "MT-ND1", "IL2 (alt)"]),
         "gene_expression": sparse.csr_matrix(genes.astype(np.float32)),
         "dataset_name": "Golden",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,9 +155,7 @@ def _csr_batches(matrix: Compressed, genes: NDArray[np.int64], team: Team, room:
         ]
         for future in running:
             future.result()
-        columns: list[GeneColumn] = [
-            canonical(rows[start:end], values[start:end]) for start, end in zip(starts[:-1], starts[1:], strict=True)
-        ]
+        columns: list[GeneColumn] = [canonical(rows[start:end], values[start:end]) for start, end in pairwise(starts)]
         yield Batch(first, columns, rows.nbytes + values.nbytes)
 
 
@@ -164,7 +163,7 @@ def _row_parts(indptr: NDArray[np.int64], parts: int) -> list[tuple[int, int]]:
     """Row ranges with about the same number of entries."""
     goals = np.linspace(0, indptr[-1], parts + 1)[1:-1]
     cuts = [0, *np.searchsorted(indptr, goals).tolist(), indptr.size - 1]
-    return [(first, last) for first, last in zip(cuts[:-1], cuts[1:], strict=True) if last > first]
+    return [(first, last) for first, last in pairwise(cuts) if last > first]
 
 
 def _count_parts(

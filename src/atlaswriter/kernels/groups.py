@@ -18,7 +18,7 @@ _COORDS_AND_CODES = [(coords, codes) for coords in ("f4", "f8") for codes in ("u
 
 
 @njit(inline="always")
-def _distance(coords: Any, cell: int, center: Any, half: float, mean: Any) -> float:
+def _distance(coords: Any, cell: int, center: Any, half: float, mean: Any) -> Any:
     total = 0.0
     for axis in range(mean.size):
         step = (np.float64(coords[cell, axis]) - center[axis]) / half - mean[axis]
@@ -83,10 +83,10 @@ def distances(
                 cells[position] = cell
 
 
-@kernel(*(f"({x}[:, ::1], {c}[::1], f8[::1], f8, f8[:, ::1], f8[::1], i8[::1], f8[:, ::1])" for x, c in _COORDS_AND_CODES))
-def add_near(
-    coords: Any, codes: Any, center: Any, half: float, means: Any, reach: Any, counts: Any, sums: Any
-) -> None:
+@kernel(
+    *(f"({x}[:, ::1], {c}[::1], f8[::1], f8, f8[:, ::1], f8[::1], i8[::1], f8[:, ::1])" for x, c in _COORDS_AND_CODES)
+)
+def add_near(coords: Any, codes: Any, center: Any, half: float, means: Any, reach: Any, counts: Any, sums: Any) -> None:
     """As `add`, for the cells no farther than ``reach`` (float64, (n_categories,)) from their mean.
 
     ``counts`` (int64, (n_categories,)) and ``sums`` are added to in place.

@@ -171,9 +171,8 @@ def _check_obs(atlas: Atlas, options: Options, case_sensitive: bool, problems: P
         n_rows = column.codes.size if isinstance(column, Categorical) else column.values.size
         if n_rows != atlas.n_cells:
             problems.add(where, f"has {n_rows} values", f"there are {atlas.n_cells} cells")
-        if isinstance(column, Categorical):
-            column = _check_categories(column, options, where, problems)
-        checked.append((key, column))
+        is_category = isinstance(column, Categorical)
+        checked.append((key, _check_categories(column, options, where, problems) if is_category else column))
     atlas.obs = checked
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from atlaswriter.engine.regroup import Batch, GeneColumn, batch_limits, gene_batches
+from atlaswriter.engine.regroup import GeneColumn, batch_limits, gene_batches
 from atlaswriter.errors import listed
 from atlaswriter.formats.cellucid import layout
 from atlaswriter.formats.cellucid.atlas import Genes

@@ -26,4 +26,4 @@ class Job:
         """Write one payload (C-contiguous, little-endian), compressed as the options say."""
         little = content.astype(content.dtype.newbyteorder("<"), copy=False)
         level = self.options.level
-        self.sink.write(path, memoryview(little).cast("B") if level is None else gzip.compress(little, level))
+        self.sink.write(path, little if level is None else gzip.compress(little, level))

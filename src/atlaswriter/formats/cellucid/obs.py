@@ -109,9 +109,7 @@ class ObsWriter:
         if self._latent is None:
             quantiles = np.full(codes.size, np.nan, np.float32)
         else:
-            quantiles = outlier_quantiles(
-                self._latent, codes, counts, min_points=self.job.options.centroid_min_points
-            )
+            quantiles = outlier_quantiles(self._latent, codes, counts, min_points=self.job.options.centroid_min_points)
         return self._write_values(self._outliers, key, quantiles, f"outliers of obs[{key!r}]")
 
     def _categorical_entry(

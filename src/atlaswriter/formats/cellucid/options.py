@@ -6,7 +6,7 @@ import math
 import os
 import re
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ class Options:
     source_url: str | None = None
     source_citation: str | None = None
     created_at: str | None = None
-    layout: Layout = Layout()
+    layout: Layout = field(default_factory=Layout)
 
     @property
     def level(self) -> int | None:
@@ -80,7 +80,9 @@ class Options:
     def _one_of(self, problems: Problems, name: str, allowed: tuple[Any, ...], shown: str | None = None) -> None:
         value = getattr(self, name)
         if isinstance(value, bool) or value not in allowed or isinstance(value, float):
-            problems.add(name, f"{value!r} is not allowed", f"use {shown or ' or '.join(repr(item) for item in allowed)}")
+            problems.add(
+                name, f"{value!r} is not allowed", f"use {shown or ' or '.join(repr(item) for item in allowed)}"
+            )
 
     def _check_centroids(self, problems: Problems) -> None:
         quantile = self.centroid_outlier_quantile
@@ -91,16 +93,16 @@ class Options:
             problems.add("centroid_min_points", f"{count!r} is not a whole number above 0", "use e.g. 10")
 
     def _check_texts(self, problems: Problems) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name.startswith(("dataset_", "source_", "created_")) and not isinstance(value, str | None):
-                problems.add(field.name, f"{value!r} is not text")
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name.startswith(("dataset_", "source_", "created_")) and not isinstance(value, str | None):
+                problems.add(item.name, f"{value!r} is not text")
         epoch = os.environ.get("SOURCE_DATE_EPOCH")
         if self.created_at is None and epoch and not epoch.isdecimal():
             problems.add("SOURCE_DATE_EPOCH", f"{epoch!r} is not a number of seconds")
 
     def _check_layout(self, problems: Problems) -> None:
-        names = [getattr(self.layout, field.name) for field in fields(self.layout)]
+        names = [getattr(self.layout, item.name) for item in fields(self.layout)]
         for name in names:
             if not isinstance(name, str) or not _FILE_NAME.fullmatch(name):
                 problems.add("file and folder names", f"{name!r} is not a plain name", "use letters, digits, . _ -")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +12,7 @@ from atlaswriter.errors import InputError, Problem, Problems, listed
 from atlaswriter.formats.cellucid.atlas import Atlas, Genes, group_vectors
 from atlaswriter.formats.cellucid.layout import Layout
 from atlaswriter.formats.cellucid.options import Options
+from atlaswriter.formats.cellucid.selection import select, select_genes, target_path
 from atlaswriter.formats.cellucid.write import Resources, check_early, export
 from atlaswriter.report import Report
 from atlaswriter.sources.base import Array, Column
@@ -159,7 +159,7 @@ connectivity_manifest_filename, connectivity_binary_dirname : str
     options = _options(given)
     resources = Resources(workers, memory_budget, progress)
     problems = Problems()
-    target = problems.attempt(_target, out_dir)
+    target = problems.attempt(target_path, out_dir, "out_dir")
     report = Report(str(target), "cellucid v1")
     if target is not None:
         check_early(options, target, resources, problems)
@@ -169,12 +169,6 @@ connectivity_manifest_filename, connectivity_binary_dirname : str
     assert atlas is not None  # noqa: S101 - no atlas without a problem
     assert target is not None  # noqa: S101
     return export(atlas, options, target, resources, report)
-
-
-def _target(out_dir: Any) -> Path:
-    if not isinstance(out_dir, str | os.PathLike) or not os.fspath(out_dir):
-        raise InputError(Problem("out_dir", f"{out_dir!r} is not a path"))
-    return Path(out_dir)
 
 
 def _options(given: Mapping[str, Any]) -> Options:
@@ -261,7 +255,7 @@ def _obs(obs: Any, obs_keys: Any, problems: Problems) -> list[tuple[str, Column]
         return []
     keys = list(obs.columns)
     if obs_keys is not None:
-        keys = problems.attempt(_selection, obs_keys, keys, "obs_keys", "columns") or []
+        keys = problems.attempt(select, obs_keys, keys, "obs_keys", "columns") or []
     columns = []
     for key in dict.fromkeys(keys):
         # A name that stands twice gives a table; each of its columns is kept for the name check.
@@ -271,29 +265,6 @@ def _obs(obs: Any, obs_keys: Any, problems: Problems) -> list[tuple[str, Column]
             if column is not None:
                 columns.append((str(key), column))
     return columns
-
-
-def _selection(chosen: Any, known: Sequence[Any], where: str, kind: str) -> list[Any]:
-    """A list of names, each known and none twice."""
-    if isinstance(chosen, str) or not hasattr(chosen, "__iter__"):
-        raise InputError(Problem(where, f"is a {type(chosen).__name__}", "pass a list of names"))
-    names = list(chosen)
-    problems = Problems()
-    available = set(known)
-    unknown = [name for name in names if name not in available]
-    if unknown:
-        problems.add(where, f"not among the {kind}: {listed(unknown, 50)}", f"there are {listed(known)}")
-    repeated = [name for name, count in _counts(names).items() if count > 1]
-    if repeated:
-        problems.add(where, f"given more than once: {listed(repeated, 50)}", "name each once")
-    problems.raise_if_any()
-    return names
-
-
-def _counts(names: Sequence[Any]) -> dict[Any, int]:
-    from collections import Counter
-
-    return Counter(names)
 
 
 def _genes(given: Mapping[str, Any]) -> Genes | None:
@@ -319,25 +290,6 @@ def _genes(given: Mapping[str, Any]) -> Genes | None:
     return Genes(ids, columns, matrix, id_column)
 
 
-def select_genes(names: list[str], chosen: Any, where: str) -> tuple[list[str], np.ndarray[Any, np.dtype[np.int64]]]:
-    """Chosen gene names (None: all) and their columns.
-
-    Raises
-    ------
-    InputError
-        A name is unknown, given twice, or that of several genes.
-    """
-    if chosen is None:
-        return names, np.arange(len(names))
-    picked = [str(name) for name in _selection(chosen, names, where, "genes")]
-    counts = _counts(names)
-    ambiguous = [name for name in picked if counts[name] > 1]
-    if ambiguous:
-        raise InputError(Problem(where, f"several genes have the name: {listed(ambiguous, 50)}", "make them unique"))
-    place = {name: column for column, name in enumerate(names)}
-    return picked, np.array([place[name] for name in picked], dtype=np.int64)
-
-
 def _vectors(fields: Any, atlas: Atlas, problems: Problems) -> dict[str, dict[int, Array]]:
     if not fields:
         return {}
@@ -347,9 +299,8 @@ def _vectors(fields: Any, atlas: Atlas, problems: Problems) -> dict[str, dict[in
     arrays = {}
     for key, value in fields.items():
         if value is not None:
-            if getattr(value, "ndim", None) == 1:
-                value = np.asarray(value).reshape(-1, 1)
-            array = problems.attempt(dense_of, value, f"vector_fields[{str(key)!r}]")
+            table = np.asarray(value).reshape(-1, 1) if getattr(value, "ndim", None) == 1 else value
+            array = problems.attempt(dense_of, table, f"vector_fields[{str(key)!r}]")
             if array is not None:
                 arrays[str(key)] = array
     return group_vectors(arrays, atlas.embeddings, problems, atlas.warnings)

@@ -249,7 +249,7 @@ class Export:
         known = entry.categories[: len(table)]
         table[: len(known)] = [position[label] for label in known]
         table[entry.missing : entry.missing + 1] = -1
-        return pd.Series(pd.Categorical.from_codes(table[self.codes(key)], labels), name=key)
+        return pd.Series(pd.Categorical.from_codes(table[self.codes(key)], pd.Index(labels)), name=key)
 
     def obs_entry(self, key: str) -> Values | Category:
         """How one obs field is stored."""

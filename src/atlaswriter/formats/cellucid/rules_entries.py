@@ -15,7 +15,6 @@ import numpy as np
 from atlaswriter.errors import listed
 from atlaswriter.formats.cellucid import layout as names
 from atlaswriter.formats.cellucid.rules_files import Payload, ReadError
-from atlaswriter.names import safe_name
 
 _LARGEST_COUNT = 2**48
 _LATER = "open it with the cellucid version that wrote it, or export again with this layout"
@@ -190,11 +189,11 @@ def value_schema(manifest: Mapping[str, Any], where: str, *, prefix: str = "") -
 
 def placeholder(pattern: Any, what: str, where: str) -> str:
     """A path pattern, which must leave room for the field's name."""
-    pattern = text(pattern, what, where)
-    if "{key}" not in pattern:
-        remedy = _LATER if "{index}" in pattern else "export again"
-        raise ReadError("schema.pattern", where, f"{what} {_shown(pattern)} has no {{key}}", remedy)
-    return pattern
+    result = text(pattern, what, where)
+    if "{key}" not in result:
+        remedy = _LATER if "{index}" in result else "export again"
+        raise ReadError("schema.pattern", where, f"{what} {_shown(result)} has no {{key}}", remedy)
+    return result
 
 
 def bounds(low: Any, high: Any, what: str, where: str) -> tuple[float, float]:
@@ -212,10 +211,10 @@ def bounds(low: Any, high: Any, what: str, where: str) -> tuple[float, float]:
 
 def _values(key: str, schema: Schema, limits: list[Any], n_cells: int, where: str) -> Values:
     if len(limits) != (0 if schema.bits is None else 2):
-        found = f"{ascii(key)} has {len(limits)} bounds, but the schema says {schema.dtype}"
+        found = f"{key!a} has {len(limits)} bounds, but the schema says {schema.dtype}"
         raise ReadError("entry.length", where, found)
     payload = Payload(names.resolve(schema.pattern, key), schema.dtype, (n_cells,))
-    return Values(payload, bounds(*limits, ascii(key), where) if limits else None)
+    return Values(payload, bounds(limits[0], limits[1], ascii(key), where) if limits else None)
 
 
 def value_entry(entry: Any, schema: Schema, n_cells: int, where: str) -> tuple[str, Values]:
@@ -235,19 +234,19 @@ def category_entry(entry: Any, schemas: Mapping[str, Any], n_cells: int, where: 
     key = key_text(parts[0], where)
     labels = as_list(parts[1])
     if not all(isinstance(label, str) for label in labels):
-        raise ReadError("categories.text", where, f"{ascii(key)} has categories that are not text")
+        raise ReadError("categories.text", where, f"{key!a} has categories that are not text")
     dtype = text(parts[2], "codes dtype", where)
     if dtype not in names.BITS_OF_DTYPE:
-        raise ReadError("codes.dtype", where, f"{ascii(key)} has codes of dtype {_shown(dtype)}")
+        raise ReadError("codes.dtype", where, f"{key!a} has codes of dtype {_shown(dtype)}")
     pattern = placeholder(schemas.get("codesPathPattern"), "codesPathPattern", where)
     path = names.resolve(pattern, key, names.EXTENSIONS[names.BITS_OF_DTYPE[dtype]])
     if isinstance(parts[4], list) and parts[4]:
-        raise ReadError("centroids.shape", where, f"{ascii(key)} has centroids of an older format", "export again")
+        raise ReadError("centroids.shape", where, f"{key!a} has centroids of an older format", "export again")
     category = Category(
         categories=labels,
         codes=Payload(path, dtype, (n_cells,)),
         missing=count(parts[3], "missing code", where),
-        centroids=as_dict(parts[4], f"centroids of {ascii(key)}", where),
+        centroids=as_dict(parts[4], f"centroids of {key!a}", where),
         outliers=_values(key, value_schema(schemas, where, prefix="outlier"), parts[5:], n_cells, where),
     )
     return key, category
@@ -257,7 +256,7 @@ def centroid_entries(raw: Any, dim: int, key: str, where: str) -> list[Centroid]
     """Centroids of one field in one dimension."""
     result = []
     for item in as_list(raw):
-        what = f"a {dim}d centroid of {ascii(key)}"
+        what = f"a {dim}d centroid of {key!a}"
         centroid = as_dict(item, what, where)
         position = tuple(number(x, f"a coordinate of {what}", where) for x in as_list(centroid.get("position")))
         if len(position) != dim:
@@ -303,8 +302,8 @@ def points_payload(embeddings: Mapping[str, Any], dim: int, n_cells: int) -> Pay
 
 def vectors_payload(field_id: str, entry: Mapping[str, Any], dim: int, n_cells: int) -> Payload:
     """One vector field in one dimension."""
-    files = as_dict(entry.get("files"), f"files of vector field {ascii(field_id)}", names.IDENTITY)
-    what = f"{dim}d path of vector field {ascii(field_id)}"
+    files = as_dict(entry.get("files"), f"files of vector field {field_id!a}", names.IDENTITY)
+    what = f"{dim}d path of vector field {field_id!a}"
     return Payload(text(files.get(f"{dim}d"), what, names.IDENTITY), "float32", (n_cells, dim))
 
 
@@ -312,9 +311,4 @@ def vector_entries(identity: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Vector fields of the identity by id."""
     outer = as_dict(identity.get("vector_fields"), "vector_fields", names.IDENTITY)
     fields = as_dict(outer.get("fields"), "vector_fields.fields", names.IDENTITY)
-    return {key: as_dict(entry, f"vector field {ascii(key)}", names.IDENTITY) for key, entry in fields.items()}
-
-
-def is_nameless(key: str) -> bool:
-    """Whether nothing of a key survives in its file name, so that it reads ``field``."""
-    return safe_name(key) == "field" and key != "field"
+    return {key: as_dict(entry, f"vector field {key!a}", names.IDENTITY) for key, entry in fields.items()}

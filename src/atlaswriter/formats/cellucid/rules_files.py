@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from types import ModuleType
@@ -77,6 +78,7 @@ def locate(root: Path, relative: str) -> Path:
             "file.path", ascii(relative), "is not a path inside the export", "name files relative to the folder"
         )
     try:
+        relative.encode()
         path = (root / relative).resolve()
     except (ValueError, OSError, RuntimeError) as error:
         raise ReadError("file.path", ascii(relative), f"is not a usable path ({error})") from None
@@ -106,8 +108,8 @@ def _refuse_constant(name: str) -> None:
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
-        repeated = {key for i, (key, _) in enumerate(pairs) if any(key == other for other, _ in pairs[:i])}
-        raise ValueError(f"an object has the key {ascii(min(repeated))} twice")
+        ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"an object has the key {key!a} twice")
     return result
 
 

@@ -177,7 +177,9 @@ def _submit_points(atlas: Atlas, frames: Mapping[int, Frame], job: Job) -> None:
         # as stored, compressed
         memory = atlas.n_cells * dim * 8
         points = atlas.embeddings[dim]
-        job.team.submit(write, layout.points_file(dim, compressed), lambda f=frame, p=points: f.points(p), memory=memory)
+        job.team.submit(
+            write, layout.points_file(dim, compressed), lambda f=frame, p=points: f.points(p), memory=memory
+        )
     if atlas.vectors:
         job.sink.make_dir(layout.VECTORS_DIR)
     for name, by_dim in atlas.vectors.items():
@@ -281,5 +283,3 @@ def _input_bytes(atlas: Atlas) -> int:
     arrays += [getattr(column, "values", getattr(column, "codes", None)) for _, column in atlas.obs]
     arrays += [part for part in (atlas.latent, atlas.graph, atlas.genes and atlas.genes.matrix) if part is not None]
     return sum(int(array.nbytes) for array in arrays)
-
-

@@ -1,0 +1,78 @@
+"""What several verbs share: options, and how results are shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+FOLDER = click.Path(path_type=Path)
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+
+
+def show(result: Any, as_json: bool) -> None:
+    """Print a result with ``to_dict`` on standard output, for people or as one JSON object."""
+    click.echo(json.dumps(result.to_dict()) if as_json else str(result))
+
+
+class Bits(click.ParamType):
+    """8, 16 or none."""
+
+    name = "8|16|none"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """Turn the text into bits, None for float32."""
+        if value in (8, 16, None):
+            return value
+        try:
+            return {"8": 8, "16": 16, "none": None}[str(value).lower()]
+        except KeyError:
+            self.fail(f"{value!r} is not 8, 16 or none", param, ctx)
+
+
+class NameList(click.ParamType):
+    """Names separated by commas, or ``@FILE`` with one name a line."""
+
+    name = "NAME,NAME|@FILE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        """Turn the text into names."""
+        if isinstance(value, list):
+            return value
+        if not value.startswith("@"):
+            return [name.strip() for name in value.split(",") if name.strip()]
+        try:
+            lines = Path(value[1:]).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            self.fail(f"cannot read {value[1:]!r}: {error}", param, ctx)
+        return [line.strip() for line in lines if line.strip()]
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Memory, workers and progress."""
+    for option in reversed(
+        (
+            click.option(
+                "-M",
+                "--memory-budget",
+                "--max-memory",
+                metavar="SIZE",
+                envvar="ATLASWRITER_MEMORY_BUDGET",
+                help="Most memory to use, e.g. 4GiB.  [default: half of what is free]",
+            ),
+            click.option(
+                "-j",
+                "--workers",
+                type=click.IntRange(min=1),
+                envvar="ATLASWRITER_WORKERS",
+                help="Threads.  [default: all usable CPUs]",
+            ),
+            click.option("--progress/--no-progress", default=None, help="Show progress.  [default: on a terminal]"),
+        )
+    ):
+        command = option(command)
+    return command

@@ -1,0 +1,24 @@
+"""`atlaswriter check`: is an export complete, unaltered, and readable by the viewer?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from atlaswriter.cli._options import FOLDER, as_json, show
+
+
+@click.command("check")
+@click.argument("directory", type=FOLDER)
+@click.option("--strict", is_flag=True, help="Also apply the rules of the stricter viewer that followed.")
+@as_json
+@click.pass_context
+def command(ctx: click.Context, directory: Path, strict: bool, as_json: bool) -> None:
+    """Check every file of the export in DIRECTORY; exit code 1 when something is wrong."""
+    from atlaswriter.formats.cellucid.check import check
+
+    result = check(directory, strict=strict)
+    show(result, as_json)
+    if not result.ok:
+        ctx.exit(1)

@@ -1,0 +1,185 @@
+"""`cellucid`: from an AnnData, wherever it lives, to a Cellucid folder; what is not named is found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal
+
+from atlaswriter.errors import InputError, Problem, Problems, listed
+from atlaswriter.formats.cellucid import choose
+from atlaswriter.formats.cellucid.atlas import Atlas, Genes, group_vectors
+from atlaswriter.formats.cellucid.options import Options
+from atlaswriter.formats.cellucid.selection import select, select_genes, target_path
+from atlaswriter.formats.cellucid.write import Resources, check_early, export
+from atlaswriter.report import Report
+from atlaswriter.sources.base import Array, Column, Source
+from atlaswriter.sources.open import open_source
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def cellucid(
+    source: AnnData | str | PathLike[str],
+    out: str | PathLike[str],
+    *,
+    layer: str | None = None,
+    use_raw: bool = False,
+    genes: Sequence[str] | Literal[False] | None = None,
+    gene_names: str | None = None,
+    obs: Sequence[str] | None = None,
+    exclude_obs: Sequence[str] = (),
+    embeddings: Mapping[str, str] | Sequence[str] | None = None,
+    latent: str | Literal[False] | None = None,
+    vector_fields: Sequence[str] | Literal[False] | None = None,
+    graph: str | Literal[False] | None = None,
+    var_quantization: int | None = 8,
+    obs_continuous_quantization: int | None = 8,
+    obs_categorical_dtype: Literal["auto", "uint8", "uint16"] = "auto",
+    compression: int | None = 6,
+    centroid_outlier_quantile: float | None = 0.95,
+    centroid_min_points: int = 10,
+    quantizer: Literal["nearest", "truncate"] = "nearest",
+    make_unique: bool = False,
+    merge_equal_categories: bool = False,
+    force: bool = False,
+    dataset_name: str | None = None,
+    dataset_description: str | None = None,
+    dataset_id: str | None = None,
+    source_name: str | None = None,
+    source_url: str | None = None,
+    source_citation: str | None = None,
+    created_at: str | None = None,
+    memory_budget: str | int | None = None,
+    workers: int | None = None,
+    progress: bool | None = None,
+) -> Report:
+    """Export an AnnData to a Cellucid folder (layout v1).
+
+    Parameters
+    ----------
+    source
+        An ``.h5ad`` file, a Zarr store (folder or ``.zip``), or an AnnData.
+    out
+        Folder to write.
+    layer, use_raw
+        Export a layer, or ``raw.X``, instead of X.
+    genes
+        Genes to export, in this order; None: all; False: none.
+    gene_names
+        Column of var (or ``raw.var``) to name genes by; None: the index.
+    obs, exclude_obs
+        Columns to export (None: all), and columns to leave out.
+    embeddings
+        ``{"2d": "X_umap", ...}`` or a list of obsm keys, whose columns tell the dimension.
+        None: ``X_umap_1d|2d|3d``, ``X_umap``; without these, t-SNE and other known names.
+    latent
+        obsm key of the space outlier quantiles are measured in; None: scANVI, scVI, Harmony, PCA,
+        the first that is there; False, or none there: all quantiles are missing.
+    vector_fields
+        obsm keys; None: those named ``<field>_umap[_<dim>d]``, such as ``velocity_umap``; False: none.
+    graph
+        obsp key; None: ``connectivities``; False: none.
+    var_quantization, obs_continuous_quantization, obs_categorical_dtype, compression, \
+centroid_outlier_quantile, centroid_min_points, quantizer, make_unique, merge_equal_categories, force, \
+dataset_name, dataset_description, dataset_id, source_name, source_url, source_citation, created_at, \
+memory_budget, workers, progress
+        As in `atlaswriter.prepare`; values are stored in 8 bits and compressed unless told otherwise.
+
+    Returns
+    -------
+    Report
+        What was chosen and written, how long it took, and what deserves a second look.
+
+    Raises
+    ------
+    InputError, BudgetError, OutputError
+        As `atlaswriter.prepare`.
+    """
+    given = dict(locals())
+    options = Options(**{name: given[name] for name in Options.__dataclass_fields__ if name in given})
+    resources = Resources(workers, memory_budget, progress)
+    problems = Problems()
+    target = problems.attempt(target_path, out, "out")
+    report = Report(str(target), "cellucid v1")
+    if target is not None:
+        check_early(options, target, resources, problems)
+    problems.raise_if_any()
+    assert target is not None  # noqa: S101 - no target is a problem
+    with report.phase("read"):
+        atlas = _read(source, given, problems, report)
+    return export(atlas, options, target, resources, report)
+
+
+def _read(source: Any, given: Mapping[str, Any], problems: Problems, report: Report) -> Atlas:
+    opened = open_source(source)
+    try:
+        report.contents["source"] = opened.location
+        atlas = _atlas(opened, given, problems, report)
+    finally:
+        opened.close()
+    problems.raise_if_any()
+    return atlas
+
+
+def _atlas(source: Source, given: Mapping[str, Any], problems: Problems, report: Report) -> Atlas:
+    shapes = source.obsm()
+    chosen = problems.attempt(choose.embeddings, shapes, given["embeddings"]) or {}
+    latent_key = problems.attempt(choose.latent, shapes, given["latent"])
+    vector_keys = problems.attempt(choose.vectors, shapes, given["vector_fields"], chosen.values()) or []
+    graph_key = problems.attempt(choose.graph, source.obsp(), given["graph"])
+    embeddings = {dim: problems.attempt(source.obsm_array, key) for dim, key in chosen.items()}
+    latent = None if latent_key is None else problems.attempt(source.obsm_array, latent_key)
+    obs = _obs(source, given["obs"], given["exclude_obs"], problems)
+    genes = None if given["genes"] is False else problems.attempt(_genes, source, given)
+    graph = None if graph_key is None else problems.attempt(source.obsp_matrix, graph_key)
+    vectors = {key: problems.attempt(source.obsm_array, key) for key in vector_keys}
+    atlas = Atlas(source.n_cells, _found(embeddings), latent, obs, genes, graph)
+    atlas.vectors = group_vectors(_found(vectors), atlas.embeddings, problems, atlas.warnings)
+    if latent_key is None:
+        atlas.warnings.append("no latent space: outlier quantiles are missing (name one with latent=, --latent)")
+    report.contents |= {
+        "expression": "none" if genes is None else _expression_name(given),
+        "chosen embeddings": [f"{key} ({dim}D)" for dim, key in chosen.items()],
+        "latent space": latent_key or "none",
+        "graph": graph_key or "none",
+    }
+    return atlas
+
+
+def _found(arrays: Mapping[Any, Array | None]) -> dict[Any, Array]:
+    return {key: array for key, array in arrays.items() if array is not None}
+
+
+def _expression_name(given: Mapping[str, Any]) -> str:
+    if given["layer"] is not None:
+        return f"layer {given['layer']}"
+    return "raw.X" if given["use_raw"] else "X"
+
+
+def _obs(source: Source, chosen: Any, excluded: Any, problems: Problems) -> list[tuple[str, Column]]:
+    known = source.obs_columns()
+    keys = known if chosen is None else problems.attempt(select, chosen, known, "obs", "columns") or []
+    out = problems.attempt(select, excluded, known, "exclude_obs", "columns") or []
+    columns = []
+    for key in keys:
+        if key not in out:
+            column = problems.attempt(source.obs, key)
+            if column is not None:
+                columns.append((key, column))
+    return columns
+
+
+def _genes(source: Source, given: Mapping[str, Any]) -> Genes | None:
+    layer, raw, names_column = given["layer"], given["use_raw"], given["gene_names"]
+    if layer is not None and raw:
+        raise InputError(Problem("layer, use_raw", "both are given", "choose one matrix"))
+    names = source.gene_names(names_column, raw=raw)
+    ids, columns = select_genes(names, given["genes"], "genes")
+    matrix = source.expression(layer=layer, raw=raw)
+    if matrix is None:
+        if given["genes"] is not None:
+            raise InputError(Problem("genes", "there is no expression matrix", f"layers: {listed(source.layers())}"))
+        return None
+    return Genes(ids, columns, matrix, names_column or "index")

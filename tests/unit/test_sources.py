@@ -1,0 +1,490 @@
+"""Sources: in memory and on disk they give the same as AnnData itself."""
+
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from atlaswriter.errors import InputError
+from atlaswriter.sources import h5read
+from atlaswriter.sources.base import Categorical, Compressed, Continuous
+from atlaswriter.sources.memory import AnnDataSource, matrix_of
+from atlaswriter.sources.open import open_source
+from atlaswriter.sources.store import StoreSource
+
+SHARED = Path(__file__).parents[2].parent / "shared"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no test data at {SHARED}")
+OLD_AND_NEW = [
+    ("scvelo_pancreas_50obs_preprocessed.h5ad", StoreSource),
+    ("bpcells_mini_mat_v0.7.h5ad", AnnDataSource),
+    ("cellbrowser_pbmc_small.h5ad", AnnDataSource),
+    ("cellxgene_nan.h5ad", AnnDataSource),
+]
+
+
+def dense(matrix):
+    if not isinstance(matrix, Compressed):
+        return np.asarray(matrix)
+    make = sp.csr_array if matrix.axis == 0 else sp.csc_array
+    return make((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape).toarray()
+
+
+def everything(source):
+    """All that a source offers, as plain values that can be compared."""
+    found = {"n": source.n_cells, "columns": source.obs_columns(), "layers": source.layers(), "obsp": source.obsp()}
+    found["obsm"] = dict(source.obsm())
+    found["raw"] = source.has_raw()
+    for raw in [False, True] if source.has_raw() else [False]:
+        found["genes", raw] = source.gene_names(raw=raw)
+        found["var", raw] = source.var_columns(raw=raw)
+        found["X", raw] = source.expression(raw=raw)
+    for name in source.obs_columns():
+        column = source.obs(name)
+        if isinstance(column, Categorical):
+            found["obs", name] = (column.codes.tolist(), column.categories)
+        else:
+            found["obs", name] = column.values
+    found.update({("layer", name): source.expression(layer=name) for name in source.layers()})
+    found.update({("obsm", name): source.obsm_array(name) for name in source.obsm()})
+    found.update({("obsp", name): source.obsp_matrix(name) for name in source.obsp()})
+    return found
+
+
+def assert_equal(found, expected):
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        if isinstance(value, Compressed | np.ndarray):
+            assert type(found[key]) is type(value), key
+            np.testing.assert_array_equal(dense(found[key]), dense(value), err_msg=str(key))
+            dtypes = [(m.data if isinstance(m, Compressed) else m).dtype for m in (found[key], value)]
+            assert dtypes[0] == dtypes[1], key
+        else:
+            assert found[key] == value, key
+
+
+def example():
+    """An AnnData with every encoding that occurs in practice."""
+    rng = np.random.default_rng(0)
+    n, genes = 40, 12
+    names = [f"cell{i}" for i in range(n)]
+    obs = pd.DataFrame(index=names)
+    obs["text"] = [["b", "a", "ü", "", "B"][i % 5] for i in range(n)]
+    obs["declared"] = pd.Categorical(obs["text"].where(obs["text"] != "a"), categories=["ü", "unused", "b", "", "B"])
+    obs["ordered"] = pd.Categorical([i % 3 for i in range(n)], categories=[2, 0, 1, 7], ordered=True)
+    obs["halves"] = pd.Categorical(np.arange(n, dtype="f4") // 8 / 2)
+    obs["flags"] = pd.Categorical(np.arange(n) % 2 == 0)
+    obs["bool"] = np.arange(n) % 3 == 0
+    obs["always"] = np.ones(n, bool)
+    obs["maybe"] = pd.array([None, True, False, True] * 10, "boolean")
+    obs["count"] = pd.array([None, 1, 2, 3] * 10, "Int16")
+    obs["full"] = pd.array(range(n), "UInt8")
+    for dtype in ("int8", "uint64", "float16", "float32", "float64"):
+        obs[dtype] = rng.integers(0, 100, n).astype(dtype)
+    obs["nan"] = np.where(np.arange(n) % 2, np.nan, 0.1)
+    x = sp.random(n, genes, 0.3, "csr", np.float32, rng=rng)
+    var = pd.DataFrame({"symbol": [f"s{i}" for i in range(genes)], "number": range(genes)})
+    var.index = [f"gene{i}" for i in range(genes)]
+    var["kind"] = pd.Categorical(["k1", "k2"] * 6)
+    var["gaps"] = pd.Categorical(["k1", None] * 6)
+    adata = anndata.AnnData(x, obs, var)
+    adata.raw = adata[:, ::-1].copy()
+    adata.layers["csc"] = x.tocsc()
+    adata.layers["dense"] = np.asfortranarray(x.toarray().astype("f8"))
+    adata.layers["bool"] = (x > 0).tocsr()
+    adata.obsm["X_umap"] = rng.random((n, 2)).astype("f4")
+    adata.obsm["cube"] = rng.random((n, 2, 2))
+    adata.obsm["table"] = pd.DataFrame({"a": range(n), "b": pd.array(range(n), "Int8")}, index=names)
+    adata.obsm["mixed"] = pd.DataFrame({"a": range(n), "b": ["x"] * n}, index=names)
+    adata.obsm["sparse"] = sp.random(n, 3, 0.5, "csr", rng=rng)
+    adata.obsm["words"] = np.array([["w"]] * n)
+    adata.obsp["graph"] = sp.random(n, n, 0.1, "csr", rng=rng)
+    adata.obsp["full"] = rng.random((n, n))
+    return adata
+
+
+def write(adata, path, **options):
+    """Write as it is; `write_h5ad` would turn text into categories."""
+    if path.suffix == ".h5ad":
+        with h5py.File(path, "w") as file:
+            anndata.io.write_elem(file, "/", adata, dataset_kwargs=options)
+    elif path.suffix == ".zip":
+        with zarr.storage.ZipStore(str(path), mode="w") as store:
+            anndata.io.write_elem(zarr.open_group(store, mode="w", zarr_format=2), "/", adata)
+    else:
+        group = zarr.open_group(str(path), mode="w", zarr_format=3 if path.stem == "v3" else 2)
+        anndata.io.write_elem(group, "/", adata)
+    return path
+
+
+STORES = ["a.h5ad", "v2.zarr", "v3.zarr", "a.zarr.zip"]
+
+
+# matrix_of
+
+
+@pytest.mark.parametrize("make", [sp.csr_matrix, sp.csr_array, sp.csc_matrix, sp.csc_array])
+def test_compressed_matrices_are_not_copied(make):
+    x = make(np.eye(4, 3, dtype="f4"))
+    matrix = matrix_of(x, "X")
+    assert matrix.axis == (0 if x.format == "csr" else 1)
+    assert matrix.shape == (4, 3)
+    for part in ("indptr", "indices", "data"):
+        assert np.shares_memory(getattr(matrix, part), getattr(x, part))
+
+
+@pytest.mark.parametrize("format_", ["coo", "lil", "dok", "dia", "bsr"])
+def test_other_sparse_formats_are_converted(format_):
+    expected = np.arange(12.0).reshape(4, 3)
+    for make in (sp.csr_matrix, sp.csr_array):
+        matrix = matrix_of(make(expected).asformat(format_), "X")
+        np.testing.assert_array_equal(dense(matrix), expected)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("wrap", [np.asarray, np.asmatrix])
+def test_arrays_are_not_copied(order, wrap):
+    x = np.arange(6.0).reshape(2, 3).copy(order)
+    matrix = matrix_of(wrap(x), "X")
+    assert type(matrix) is np.ndarray
+    assert np.shares_memory(matrix, x)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"), [(">f4", "f4"), ("f2", "f4"), (np.longdouble, "f8"), (">i8", "i8"), (bool, bool)]
+)
+def test_dtypes_are_brought_to_those_that_kernels_know(dtype, expected):
+    x = np.eye(2, dtype=dtype)
+    assert matrix_of(x, "X").dtype == expected
+    if np.dtype(dtype) != np.float16:  # which scipy.sparse does not know
+        assert matrix_of(sp.csr_array(x.astype(expected)), "X").data.dtype == expected
+
+
+def test_spare_room_after_the_last_entry_is_left_out():
+    x = sp.csr_array((np.ones(5), np.zeros(5, int), [0, 1, 2]), shape=(2, 2))
+    assert matrix_of(x, "X").nnz == 2
+
+
+def test_small_unsigned_indices_are_widened(tmp_path):
+    with anndata.settings.override(write_csr_csc_indices_with_min_possible_dtype=True):
+        path = write(anndata.AnnData(sp.csr_matrix(np.eye(3))), tmp_path / "a.h5ad")
+    matrix = open_source(path).expression()
+    assert matrix.indices.dtype == np.int32
+    np.testing.assert_array_equal(dense(matrix), np.eye(3))
+
+
+@pytest.mark.parametrize(
+    ("x", "found"),
+    [
+        (np.array([["a"]]), "not real numbers"),
+        (np.array([[None]]), "not real numbers"),
+        (np.array([[1j]]), "not real numbers"),
+        (np.array([["2020"]], "M8[Y]"), "not real numbers"),
+        (sp.csr_array(np.array([[1j]])), "not real numbers"),
+        (np.zeros(3), "1 dimension"),
+        (np.zeros((1, 1, 1)), "3 dimension"),
+        (sp.coo_array(np.ones(3)), "1 dimension"),
+        (np.ma.masked_array([[1.0]], mask=[[True]]), "masked"),
+        ("text", "0 dimension"),
+    ],
+)
+def test_matrices_that_are_refused(x, found):
+    with pytest.raises(InputError, match=f"latent_space: .*{found}"):
+        matrix_of(x, "latent_space")
+
+
+@pytest.mark.parametrize(
+    ("indptr", "indices", "data", "found"),
+    [
+        ([0, 1], [0], [1.0], "2 entries where 3"),
+        ([0, 2, 1], [0, 1], [1.0, 1.0], "indptr goes from 0 to 1"),
+        ([0, 3, 2], [0, 1], [1.0, 1.0], "decreases"),
+        ([1, 1, 2], [0, 1], [1.0, 1.0], "indptr goes from 1"),
+        ([0, 1, 2], [0, 2], [1.0, 1.0], "indices go from 0 to 2"),
+        ([0, 1, 2], [-1, 1], [1.0, 1.0], "indices go from -1"),
+        ([0, 1, 2], [0, 1], [1.0], "1 values but 2 indices"),
+        ([0, 1, 2], [0.0, 1.0], [1.0, 1.0], "indices is 1-dimensional float64"),
+        ([], [], [], "0 entries where 3"),
+    ],
+)
+def test_inconsistent_sparse_matrices_are_refused(indptr, indices, data, found, tmp_path):
+    path = tmp_path / "a.h5ad"
+    write(anndata.AnnData(sp.csr_matrix(np.eye(2))), path)
+    with h5py.File(path, "r+") as file:
+        for name, values in (("indptr", indptr), ("indices", indices), ("data", data)):
+            del file["X"][name]
+            dtype = np.float64 if name == "data" or 0.0 in values and found.startswith("indices is") else np.int32
+            file["X"][name] = np.asarray(values, dtype if name != "indptr" else np.int32)
+    with pytest.raises(InputError, match=f"X: damaged sparse matrix: .*{found}"):
+        open_source(path).expression()
+
+
+def test_spoilt_scipy_matrix_is_refused():
+    x = sp.csr_array(np.eye(3))
+    x.indices[0] = 99
+    with pytest.raises(InputError, match="indices go from 1 to 99 in a matrix of 3 × 3"):
+        matrix_of(x, "X")
+
+
+# AnnData in memory
+
+
+def test_views_and_backed_objects_give_the_same(tmp_path):
+    adata = example()
+    expected = everything(AnnDataSource(adata[::2].copy()))
+    assert_equal(everything(open_source(adata[::2])), expected)
+    path = write(adata, tmp_path / "a.h5ad")
+    backed = anndata.read_h5ad(path, backed="r")
+    assert_equal(everything(AnnDataSource(backed)), everything(AnnDataSource(adata)))
+    assert_equal(everything(AnnDataSource(backed[::2])), expected)
+    backed.file.close()
+
+
+def test_backed_dense(tmp_path):
+    x = np.random.default_rng(0).random((5, 3))
+    backed = anndata.read_h5ad(write(anndata.AnnData(x), tmp_path / "a.h5ad"), backed="r")
+    np.testing.assert_array_equal(AnnDataSource(backed).expression(), x)
+    backed.file.close()
+
+
+def test_column_names_need_not_be_text_but_must_be_unique_as_text():
+    adata = anndata.AnnData(np.eye(2), pd.DataFrame({"a": [1, 2]}, index=["x", "y"]))
+    adata.obs[7] = [3, 4]
+    source = AnnDataSource(adata)
+    assert source.obs_columns() == ["a", "7"]
+    assert source.obs("7").values.tolist() == [3, 4]
+    adata.obs["7"] = [5, 6]
+    with pytest.raises(InputError, match=r"obs\['7'\]: 2 columns"):
+        source.obs("7")
+
+
+def test_the_object_is_not_modified():
+    adata = example()
+    copy = adata.copy()
+    everything(AnnDataSource(adata))
+    anndata.tests.helpers.assert_equal(adata, copy, exact=True)
+
+
+def test_no_x():
+    assert AnnDataSource(anndata.AnnData(obs=pd.DataFrame(index=["a", "b"]))).expression() is None
+
+
+# Files
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_files_give_the_same_as_memory(name, tmp_path):
+    adata = example()
+    if name == "v3.zarr":
+        del adata.obsm["words"]  # fixed-width text has no place in Zarr v3
+    path = write(adata, tmp_path / name)
+    source = open_source(path)
+    assert isinstance(source, StoreSource)
+    assert source.location == str(path)
+    assert_equal(everything(source), everything(AnnDataSource(adata)))
+    for raw in (False, True):
+        for column, expected in (("symbol", adata.var["symbol"]), ("kind", adata.var["kind"])):
+            assert sorted(source.gene_names(column, raw=raw)) == sorted(expected)
+        assert AnnDataSource(adata).gene_names("number", raw=raw) == source.gene_names("number", raw=raw)
+    source.close()
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "gzip"}, {"compression": "lzf"}, {"compression": "gzip", "shuffle": True}])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_compressed_files(options, workers, tmp_path):
+    adata = example()
+    source = open_source(write(adata, tmp_path / "a.h5ad", **options), workers=workers)
+    assert_equal(everything(source), everything(AnnDataSource(adata)))
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_files_without_x(name, tmp_path):
+    adata = anndata.AnnData(obs=pd.DataFrame(index=["a", "b"]), var=pd.DataFrame(index=["g"]))
+    source = open_source(write(adata, tmp_path / name))
+    assert source.expression() is None
+    assert source.gene_names() == ["g"]
+    assert not source.has_raw()
+
+
+def test_empty_obs_and_var(tmp_path):
+    source = open_source(write(anndata.AnnData(np.zeros((0, 0))), tmp_path / "a.h5ad"))
+    assert source.n_cells == 0
+    assert source.gene_names() == []
+    assert source.expression().shape == (0, 0)
+
+
+def test_nullable_text_is_missing_where_masked(tmp_path):
+    obs = pd.DataFrame({"t": pd.array(["b", None, "a", "b"], "string")}, index=list("wxyz"))
+    with anndata.settings.override(allow_write_nullable_strings=True):
+        path = write(anndata.AnnData(np.eye(4), obs), tmp_path / "a.h5ad")
+    column = open_source(path).obs("t")
+    assert column.categories == ["a", "b"]
+    assert column.codes.tolist() == [1, -1, 0, 1]
+
+
+def test_codes_may_be_unsigned(tmp_path):
+    path = write(example(), tmp_path / "a.h5ad")
+    with h5py.File(path, "r+") as file:
+        group = file["obs/ordered"]
+        codes = group["codes"][()]
+        del group["codes"]
+        group["codes"] = codes.astype("u1")
+    column = open_source(path).obs("ordered")
+    assert column.codes.dtype.kind == "i"
+    np.testing.assert_array_equal(column.codes, codes)
+
+
+def test_keys_with_slashes_of_older_files(tmp_path):
+    path = write(example(), tmp_path / "a.h5ad")
+    with h5py.File(path, "r+") as file:
+        file["obs"].create_group("a")["b"] = np.arange(40.0)
+        file["obs"].attrs["column-order"] = [*file["obs"].attrs["column-order"], "a/b", "/X", "../X", "a/../bool"]
+    source = open_source(path)
+    assert source.obs("a/b").values[3] == 3
+    for name in ("/X", "../X", "a/../bool"):
+        with pytest.raises(InputError, match="is missing"):
+            source.obs(name)
+    for name in ("a", "_index", "bool/..", "declared/codes"):
+        with pytest.raises(InputError, match="does not exist"):
+            source.obs(name)
+    with pytest.raises(InputError, match="does not exist"):
+        source.expression(layer="../X")
+
+
+@pytest.mark.parametrize("kind", ["memory", *STORES])
+def test_unknown_keys_list_those_that_exist(kind, tmp_path):
+    adata = example()
+    del adata.obsm["words"]
+    source = open_source(adata if kind == "memory" else write(adata, tmp_path / kind))
+    for call, where, known in [
+        (lambda: source.obs("no"), "obs['no']", "'text', 'declared'"),
+        (lambda: source.gene_names("no"), "var['no']", "'symbol', 'number'"),
+        (lambda: source.gene_names("no", raw=True), "raw.var['no']", "'symbol', 'number'"),
+        (lambda: source.expression(layer="no"), "layers['no']", "'csc'"),
+        (lambda: source.obsm_array("no"), "obsm['no']", "'X_umap'"),
+        (lambda: source.obsp_matrix("no"), "obsp['no']", "'graph'"),
+    ]:
+        with pytest.raises(InputError) as caught:
+            call()
+        assert caught.value.problems[0].where == where
+        assert caught.value.problems[0].found == "does not exist"
+        assert known in caught.value.problems[0].remedy
+
+
+@pytest.mark.parametrize("kind", ["memory", "a.h5ad", "v2.zarr"])
+def test_parts_that_cannot_be_shown_are_refused(kind, tmp_path):
+    adata = example()
+    adata.raw = None
+    source = open_source(adata if kind == "memory" else write(adata, tmp_path / kind))
+    for key, found in (("cube", "dim|shape"), ("mixed", "not numbers"), ("words", "not real numbers")):
+        with pytest.raises(InputError, match=rf"obsm\['{key}'\].*({found})"):
+            source.obsm_array(key)
+    with pytest.raises(InputError, match="6 of 12 values are missing"):
+        source.gene_names("gaps")
+    for call in (lambda: source.gene_names(raw=True), lambda: source.expression(raw=True)):
+        with pytest.raises(InputError, match="has no raw"):
+            call()
+
+
+def test_other_objects_are_refused():
+    for other in (3, None, np.eye(2)):
+        with pytest.raises(InputError, match="input: is a"):
+            open_source(other)
+
+
+@needs_shared
+@pytest.mark.parametrize(("name", "reader"), OLD_AND_NEW)
+def test_real_files(name, reader):
+    path = SHARED / "data" / "h5ad" / name
+    source = open_source(path)
+    assert isinstance(source, reader)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        adata = anndata.read_h5ad(path)
+    assert_equal(everything(source), everything(AnnDataSource(adata)))
+    source.close()
+
+
+@needs_shared
+def test_old_files_keep_graph_categories_and_missing_values():
+    old = open_source(SHARED / "data/h5ad/cellbrowser_pbmc_small.h5ad")
+    assert "connectivities" in old.obsp()
+    assert old.obsp_matrix("connectivities").nnz == 602
+    assert old.obs("louvain").categories == ["0", "1", "2", "3", "4"]
+    assert len(old.obsm()) == 10
+    gaps = open_source(SHARED / "data/h5ad/cellxgene_nan.h5ad")
+    with h5py.File(gaps.location) as file:
+        np.testing.assert_array_equal(gaps.expression(), file["X"][()])
+        np.testing.assert_array_equal(gaps.obs("percent_mito").values, file["obs"]["percent_mito"])
+    assert np.isnan(gaps.expression()).any()
+
+
+@needs_shared
+def test_real_atlas():
+    path = SHARED / "data/xenium_pancreas.h5ad"
+    found, expected = everything(open_source(path)), everything(AnnDataSource(anndata.read_h5ad(path)))
+    assert_equal(found, expected)
+    assert found["obs", "cluster"][1][-1] == "<NA>"
+    assert found["X", False].nnz == 2_607_981
+
+
+@needs_shared
+def test_current_files_are_read_without_slow_imports():
+    code = """
+import sys
+from atlaswriter.sources.open import open_source
+source = open_source(sys.argv[1])
+source.expression(), source.obs("cluster"), source.gene_names(), source.obsm_array("X_umap"), source.obsp()
+print(sorted({"anndata", "pandas", "zarr", "scipy"} & set(sys.modules)))
+"""
+    run = [sys.executable, "-c", code, str(SHARED / "data/xenium_pancreas.h5ad")]
+    assert subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+# Reading HDF5 chunks
+
+
+@st.composite
+def layouts(draw):
+    shape = tuple(draw(st.lists(st.integers(1, 9), min_size=1, max_size=3)))
+    return {
+        "dtype": draw(st.sampled_from(["?", "u1", "<i2", ">i4", "<i8", "f2", "<f4", ">f8"])),
+        "shape": shape,
+        "chunks": tuple(draw(st.integers(1, size)) for size in shape),
+        "compression": draw(st.sampled_from([None, "gzip", "lzf"])),
+        "shuffle": draw(st.booleans()),
+        "fletcher32": draw(st.booleans()),
+        "fillvalue": draw(st.sampled_from([0, 1])),
+    }
+
+
+@given(layouts(), st.data())
+@settings(deadline=None, max_examples=150)
+def test_chunked_datasets_equal_h5py(layout, data):
+    path = Path(os.environ.get("PYTEST_TMP", "/tmp")) / f"atlaswriter-{os.getpid()}.h5"
+    values = np.random.default_rng(0).integers(0, 255, layout["shape"]).astype(layout["dtype"])
+    some = tuple(slice(data.draw(st.integers(0, size)), size) for size in layout["shape"])
+    try:
+        with h5py.File(path, "w") as file:
+            file.create_dataset("x", **layout)[some] = values[some]
+        with h5py.File(path) as file, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(h5read, "_TASK_BYTES", 16)
+            expected = file["x"][()]
+            for workers in (1, 2):
+                for _ in range(2):
+                    found = h5read.read_dataset(file["x"], workers)
+                    assert found.dtype.isnative
+                    np.testing.assert_array_equal(found, expected)
+                    patch.delattr(os, "pread", raising=False)
+    finally:
+        path.unlink(missing_ok=True)
