@@ -133,7 +133,7 @@ def plan_names(
         shown = "; ".join(" / ".join(group) for group in plan.case_only[:10])
         problems.add(
             where,
-            f"{len(plan.case_only)} groups of names differ only by case, which this file system does not keep apart: {shown}",
+            f"{len(plan.case_only)} groups of names differ only by case, which this file system ignores: {shown}",
             "rename them, or pass make_unique=True (--make-unique)",
         )
     return plan

@@ -1,6 +1,6 @@
 """Kinds, order and labels of columns, against pandas and the rules of cellucid 0.0.9."""
 
-import datetime
+import datetime as dt
 
 import numpy as np
 import pandas as pd
@@ -108,7 +108,7 @@ def test_categories_of_any_type_are_labelled_by_str(categories):
         [1, "1", 1.5, "a"],
         [True, None, False],
         [("x", 1), "a", ("x", 1)],
-        [datetime.date(2020, 1, 2), datetime.date(2019, 1, 1)],
+        [dt.date(2020, 1, 2), dt.date(2019, 1, 1)],
         [None, None],
         [],
     ],

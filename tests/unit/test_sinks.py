@@ -175,7 +175,7 @@ def test_unwritable_parents_are_refused():
 
 
 def test_impossible_names_are_refused(tmp_path):
-    assert "longer than" in problems_of(tmp_path / ("x" * 240))[0]
+    assert "longer than" in problems_of(tmp_path / ("x" * 230))[0]
     assert "cannot be used" in problems_of(tmp_path / "nul\0" / "x")[0]
     longest = tmp_path / ("x" * 229)
     assert problems_of(longest) == []
@@ -190,7 +190,7 @@ def test_impossible_names_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("before", ["absent", "empty", "missing parents", "old"])
-def test_publish(tmp_path, before):
+def test_publish(tmp_path, before, caplog):
     target = tmp_path / "a" / "b" / "out"
     if before == "old":
         make_old(target)
@@ -203,9 +203,11 @@ def test_publish(tmp_path, before):
         assert sink.files == {"sub/data.bin": 8, "manifest.json": 3}
         assert sink.bytes_written == 11
         sink.publish()
+        assert sorted(os.listdir(target.parent)) == [".out.atlaswriter.lock", "out"]  # the old tree is gone
         assert tree(target) == NEW
     assert tree(target) == NEW
     assert os.listdir(target.parent) == ["out"]
+    assert caplog.text == ""
 
 
 @pytest.mark.usefixtures("no_exchange")
@@ -218,8 +220,9 @@ def test_publish_without_exchange(tmp_path):
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, None])
 @pytest.mark.parametrize("old", [False, True])
-def test_without_publish_nothing_changes(tmp_path, error, old):
-    target = tmp_path / "a" / "b" / "out"
+@pytest.mark.parametrize("name", ["out", "o+t (1) [a]{2}"])
+def test_without_publish_nothing_changes(tmp_path, error, old, name):
+    target = tmp_path / "a" / "b" / name
     if old:
         make_old(target)
     before = tree(tmp_path)
@@ -444,8 +447,10 @@ def test_a_target_that_appears_at_the_last_moment_is_not_replaced(tmp_path, monk
 
 def test_a_full_target_is_refused_on_entering(tmp_path):
     before = make_old(tmp_path / "out")
-    with pytest.raises(OutputError, match="is not empty"), FolderSink(tmp_path / "out", force=False):
+    with pytest.raises(OutputError) as caught, FolderSink(tmp_path / "out", force=False):
         pytest.fail("entered")
+    message = f"{tmp_path / 'out'}: is not empty → pass force=True (--force) to replace it, or choose another folder"
+    assert str(caught.value) == message
     assert tree(tmp_path / "out") == before
     assert os.listdir(tmp_path) == ["out"]
 
@@ -453,7 +458,7 @@ def test_a_full_target_is_refused_on_entering(tmp_path):
 @pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize("kind", ["link", "file"])
 def test_a_file_or_link_that_appeared_is_not_replaced(tmp_path, force, kind):
-    (tmp_path / "other").mkdir()
+    before = make_old(tmp_path / "other")
     with FolderSink(tmp_path / "out", force=force) as sink:
         fill(sink)
         if kind == "link":
@@ -464,7 +469,7 @@ def test_a_file_or_link_that_appeared_is_not_replaced(tmp_path, force, kind):
             sink.publish()
     assert sorted(os.listdir(tmp_path)) == ["other", "out"]
     assert (tmp_path / "out").is_symlink() == (kind == "link")
-    assert os.listdir(tmp_path / "other") == []
+    assert tree(tmp_path / "other") == before
 
 
 # --- faults ---------------------------------------------------------------------------------
@@ -619,6 +624,7 @@ def test_publishing_syncs_before_and_after(tmp_path, monkeypatch):
 def test_leftovers_of_dead_runs_are_removed_and_nothing_else(tmp_path):
     mine = [".out.atlaswriter-0123abcd", ".out.atlaswriter-old-0123abcd"]
     others = [
+        ".out.atlaswriter-0123abcd.bak",
         ".out2.atlaswriter-0123abcd",
         "out.atlaswriter-0123abcd",
         ".out.atlaswriter-0123abcg",
@@ -753,6 +759,7 @@ def test_without_locks_the_work_goes_on_and_spares_what_may_be_alive(tmp_path, m
         fill(sink)
         sink.publish()
     assert "no file locks here" in caplog.text
+    assert "left over" not in caplog.text
     assert tree(tmp_path / "out") == NEW
     assert sorted(os.listdir(tmp_path)) == [".out.atlaswriter-0123abcd", "out"]
 
@@ -764,6 +771,17 @@ def test_other_lock_errors_are_not_hidden(tmp_path, monkeypatch):
 
 
 # --- primitives -----------------------------------------------------------------------------
+
+
+def test_located_resolves_all_but_a_link_in_the_last_place(tmp_path, monkeypatch):
+    (tmp_path / "real" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real/deep")
+    monkeypatch.chdir(tmp_path)
+    assert fs.located(Path("link")) == tmp_path / "link"
+    assert fs.located(Path("link/out")) == tmp_path / "real" / "deep" / "out"
+    assert fs.located(Path("link/../out")) == tmp_path / "real" / "out"
+    assert fs.located(Path("link/..")) == tmp_path / "real"
+    assert fs.located(Path()) == tmp_path
 
 
 def test_exchange_swaps_or_changes_nothing(tmp_path):
@@ -847,9 +865,11 @@ def test_case_sensitivity_is_read_from_the_file_system(tmp_path, monkeypatch, se
     probed = []
     mkstemp = tempfile.mkstemp
     monkeypatch.setattr(tempfile, "mkstemp", lambda **options: probed.append(options["dir"]) or mkstemp(**options))
+    (tmp_path / "out").mkdir()
     assert fs.case_sensitive(tmp_path / "absent" / "deep" / "out") is sensitive
-    assert probed == [tmp_path]
-    assert os.listdir(tmp_path) == []
+    assert fs.case_sensitive(tmp_path / "out") is sensitive
+    assert probed == [tmp_path, tmp_path]  # a new folder is created in the parent, also if it replaces one
+    assert tree(tmp_path) == {"out": None}
 
 
 def test_case_sensitivity_of_an_unwritable_place_is_not_an_error(tmp_path, monkeypatch):

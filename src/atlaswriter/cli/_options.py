@@ -19,22 +19,21 @@ def show(result: Any, as_json: bool) -> None:
     click.echo(json.dumps(result.to_dict()) if as_json else str(result))
 
 
-class Bits(click.ParamType):
+class Bits(click.ParamType[int | None]):
     """8, 16 or none."""
 
     name = "8|16|none"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
         """Turn the text into bits, None for float32."""
-        if value in (8, 16, None):
-            return value
-        try:
-            return {"8": 8, "16": 16, "none": None}[str(value).lower()]
-        except KeyError:
+        known: dict[str, int | None] = {"8": 8, "16": 16, "none": None}
+        text = str(value).lower()
+        if text not in known:
             self.fail(f"{value!r} is not 8, 16 or none", param, ctx)
+        return known[text]
 
 
-class NameList(click.ParamType):
+class NameList(click.ParamType[list[str]]):
     """Names separated by commas, or ``@FILE`` with one name a line."""
 
     name = "NAME,NAME|@FILE"

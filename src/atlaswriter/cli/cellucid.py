@@ -61,7 +61,7 @@ def _embeddings(given: tuple[str, ...]) -> Any:
 @run_options
 @as_json
 @click.pass_context
-def command(ctx: click.Context, source: Path, out: Path, **given: Any) -> None:
+def command(ctx: click.Context, /, source: Path, out: Path, **given: Any) -> None:
     """Export SOURCE (.h5ad, Zarr folder or .zarr.zip) to the Cellucid folder OUT.
 
     Embeddings, latent space, vector fields and the graph are found by name unless you name them;

@@ -1,4 +1,4 @@
-"""`atlaswriter check`: is an export complete, unaltered, and readable by the viewer?"""
+"""`atlaswriter check`: whether an export is complete, unaltered and readable by the viewer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`atlaswriter diff`: do two exports hold the same?"""
+"""`atlaswriter diff`: whether two exports hold the same."""
 
 from __future__ import annotations
 

@@ -26,6 +26,11 @@ _HEADER_BITS = 16 + zlib.MAX_WBITS
 _ISAL_LEVEL = {level: 1 if level == 1 else 2 for level in range(1, 10)}
 
 
+def encoder_name() -> str:
+    """Name of the library that compresses."""
+    return "ISA-L" if _isal is not None else "zlib (no ISA-L for this machine)"
+
+
 def compress(content: Any, level: int) -> bytes:
     """gzip a bytes-like object.
 

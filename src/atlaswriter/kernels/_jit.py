@@ -53,11 +53,16 @@ class Kernel:
         loaded = sum(self._dispatcher.stats.cache_hits.values()) > hits
         return len(self._dispatcher.signatures) > known and not loaded
 
+    @property
+    def cache_path(self) -> str:
+        """Folder it is cached in; empty where it is not."""
+        return str(self._dispatcher.stats.cache_path or "")
+
     def undeclared(self) -> list[str]:
         """Types it was compiled for without declaring them; tests keep this empty."""
         from numba.core.sigutils import normalize_signature
 
-        declared = {normalize_signature(signature)[0] for signature in self.signatures}
+        declared = {normalize_signature(signature)[0] for signature in self.signatures}  # type: ignore[no-untyped-call]
         return [str(args) for args in self._dispatcher.signatures if args not in declared]
 
 
@@ -78,3 +83,21 @@ def warm(wanted: Iterable[tuple[Kernel, str]], on_first_compile: Callable[[], No
             if compiled == 1:
                 on_first_compile()
     return compiled
+
+
+def _load_all() -> list[Kernel]:
+    from atlaswriter.kernels import csr, edges, groups, quantize
+
+    del csr, edges, groups, quantize  # importing them registers their kernels
+    return Kernel.registry
+
+
+def warm_all() -> int:
+    """Make every kernel ready for every type it takes; return how many had to be compiled."""
+    return warm((one, signature) for one in _load_all() for signature in one.signatures)
+
+
+def cache_folder() -> str | None:
+    """Folder of compiled kernels, None where none can be written."""
+    folders = {one.cache_path for one in _load_all()}
+    return next((folder for folder in sorted(folders) if folder), None)

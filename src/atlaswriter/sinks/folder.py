@@ -16,7 +16,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -32,6 +32,9 @@ _FORCE = f"pass force=True (--force) to replace it, or {_OTHER}"
 
 # Longest file name of every usual file system, less what the longest name beside the target adds.
 _MAX_NAME = 255 - len("..atlaswriter-old-01234567")
+
+# A part that is empty, "." or ".."; what Windows takes for a separator or a drive; the end of a C string.
+_LEADS_ELSEWHERE = re.compile(r"(^|/)\.{0,2}(/|$)|^[A-Za-z]:|[\\\0]")
 
 
 def check_target(
@@ -276,11 +279,7 @@ class FolderSink:
 
     def _staged(self, relative: str) -> Path:
         """Where a file is staged; the last guard against names that lead elsewhere."""
-        if (
-            PureWindowsPath(relative).anchor
-            or {"", ".", ".."} & set(relative.split("/"))
-            or {"\\", "\0"} & set(relative)
-        ):
+        if _LEADS_ELSEWHERE.search(relative):
             raise OutputError(str(Problem(repr(relative), "does not name a file inside the export", "rename it")))
         return self._staging / relative
 

@@ -139,17 +139,13 @@ def _from_older(root: Node) -> Source:
     """Read a layout from before anndata 0.8 with anndata itself, all at once."""
     import anndata
 
+    root.refuse_unsafe_parts()
     with warnings.catch_warnings():
         # Nobody can act on what it says about old layouts here.
         warnings.simplefilter("ignore")
         try:
-            if hasattr(root.raw, "store"):
-                root.refuse_unsafe_parts()
-                adata = anndata.io.read_zarr(root.raw)
-            else:
-                adata = anndata.read_h5ad(root.location)
-        except InputError:
-            raise
+            is_zarr = hasattr(root.raw, "store")
+            adata = anndata.io.read_zarr(root.raw) if is_zarr else anndata.read_h5ad(root.location)
         except Exception as error:
             found = f"has an older AnnData layout that anndata {anndata.__version__} cannot read ({error})"
             raise InputError(Problem(root.location, found, "write it again with the anndata that made it")) from error

@@ -83,11 +83,11 @@ class Node:
         return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
     def names(self) -> list[str]:
-        """Names of a group's children; none for an array."""
+        """Names of a group's children, sorted, as folders have no order; none for an array."""
         if self.is_array:
             return []
         with translated_damage(self.path, self.location):
-            return list(self.raw.keys())
+            return sorted(self.raw.keys())
 
     def child(self, name: str) -> Node:
         """A child; older files may hold it further down, under a name with slashes.
@@ -109,7 +109,7 @@ class Node:
                 raise InputError(
                     Problem(path, f"is missing in {self.location}", "write the file again from its source")
                 )
-            if isinstance(self.raw, h5py.Group) and isinstance(self.raw.get(name, getlink=True), h5py.ExternalLink):
+            if isinstance(self.raw, h5py.Group) and _leads_out(self.raw.get(name, getlink=True)):
                 raise _elsewhere(path)
             return replace(self, raw=self.raw[name], path=path)
 
@@ -133,27 +133,31 @@ class Node:
 
     def refuse_unsafe_parts(self) -> None:
         """Refuse a tree with any part that `child` or `read` would refuse."""
-
-        def refuse_link(path: str, link: Any) -> None:
-            if isinstance(link, h5py.ExternalLink):
-                raise _elsewhere(path)
-
-        with translated_damage(self.location, "disk"):
+        with translated_damage(self.path, self.location):
             if isinstance(self.raw, h5py.Group):
-                self.raw.visititems_links(refuse_link)
-                self.raw.visititems(lambda path, item: _refuse_unsafe(item, path))
+                # h5py stops at the first answer; it does not survive errors from in there.
+                path = self.raw.visititems_links(lambda name, link: name if _leads_out(link) else None)
+                path = path or self.raw.visititems(lambda name, item: name if _leads_out(item) else None)
+                if path:
+                    raise _elsewhere(path)
                 return
             _refuse_unsafe(self.raw, self.path)
             for name in self.names():
                 self.child(name).refuse_unsafe_parts()
 
 
+def _leads_out(item: Any) -> bool:
+    """Whether a link or a dataset of HDF5 takes its data from another file."""
+    if isinstance(item, h5py.Dataset):
+        return bool(item.external or item.is_virtual)
+    return isinstance(item, h5py.ExternalLink)
+
+
 def _refuse_unsafe(item: Any, path: str) -> None:
     """Refuse an array whose data lies elsewhere, or whose codec could run any code."""
-    if isinstance(item, h5py.Dataset):
-        if item.external or item.is_virtual:
-            raise _elsewhere(path)
-        return
+    if _leads_out(item):
+        raise _elsewhere(path)
+    # zarr 2 runs pickle when it is asked to; zarr 3 refuses it on its own.
     metadata = getattr(item, "metadata", item)
     codecs = [*(getattr(metadata, "filters", None) or ()), getattr(metadata, "compressor", None)]
     if any(getattr(codec, "codec_id", "") == "pickle" for codec in codecs):

@@ -165,14 +165,16 @@ def _check_obs(atlas: Atlas, options: Options, case_sensitive: bool, problems: P
         problems=problems,
     )
     _take_over(atlas, plan.renamed, plan.case_only, "obs column")
-    checked = []
+    checked: list[tuple[str, Column]] = []
     for key, (name, column) in zip(plan.keys, atlas.obs, strict=True):
         where = f"obs[{name!r}]"
         n_rows = column.codes.size if isinstance(column, Categorical) else column.values.size
         if n_rows != atlas.n_cells:
             problems.add(where, f"has {n_rows} values", f"there are {atlas.n_cells} cells")
-        is_category = isinstance(column, Categorical)
-        checked.append((key, _check_categories(column, options, where, problems) if is_category else column))
+        if isinstance(column, Categorical):
+            checked.append((key, _check_categories(column, options, where, problems)))
+        else:
+            checked.append((key, column))
     atlas.obs = checked
 
 

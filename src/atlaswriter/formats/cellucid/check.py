@@ -17,6 +17,7 @@ from atlaswriter.formats.cellucid.rules import Finding, Findings, Survey, Task
 from atlaswriter.formats.cellucid.rules_files import read_array
 from atlaswriter.formats.cellucid.rules_identity import survey_identity
 from atlaswriter.formats.cellucid.rules_manifests import survey_edges, survey_obs, survey_var
+from atlaswriter.sinks import fs
 from atlaswriter.units import format_bytes, usable_cpus, usable_memory
 
 _SEVERITIES = ("error", "strict", "warning")
@@ -158,15 +159,16 @@ def _look_for_stale(survey: Survey) -> tuple[int, int]:
     """Report files that nothing declares; count those that are declared, and their bytes."""
     declared = {os.path.normpath(path) for path in survey.declared}
     n_files = n_bytes = 0
-    for path in sorted(survey.root.rglob("*")):
-        if path.is_dir() and not path.is_symlink():
-            continue
-        name = path.relative_to(survey.root).as_posix()
-        if os.path.normpath(name) in declared:
-            n_files += 1
-            n_bytes += path.lstat().st_size
-        else:
-            _stale(survey, name, declared)
+    try:
+        for name, size in sorted(fs.file_sizes(survey.root)):
+            if os.path.normpath(name) in declared:
+                n_files += 1
+                n_bytes += size
+            else:
+                # Names that are not UTF-8 could not be printed.
+                _stale(survey, name.encode("utf-8", "backslashreplace").decode(), declared)
+    except (OSError, RecursionError) as error:
+        survey.findings.error("folder.unreadable", ".", f"cannot be listed ({error})", "check its permissions")
     return n_files, n_bytes
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal
 
 from atlaswriter.errors import InputError, Problem, Problems, listed
 from atlaswriter.formats.cellucid import choose
 from atlaswriter.formats.cellucid.atlas import Atlas, Genes, group_vectors
-from atlaswriter.formats.cellucid.options import Options
-from atlaswriter.formats.cellucid.selection import select, select_genes, target_path
-from atlaswriter.formats.cellucid.write import Resources, check_early, export
+from atlaswriter.formats.cellucid.options import Options, Resources
+from atlaswriter.formats.cellucid.selection import select, select_genes
+from atlaswriter.formats.cellucid.target import check_early, target_path
 from atlaswriter.report import Report
 from atlaswriter.sources.base import Array, Column, Source
 from atlaswriter.sources.open import open_source
@@ -108,19 +109,31 @@ memory_budget, workers, progress
     problems.raise_if_any()
     assert target is not None  # noqa: S101 - no target is a problem
     with report.phase("read"):
-        atlas = _read(source, given, problems, report)
+        atlas = _read(source, given, options, problems, report)
+    from atlaswriter.formats.cellucid.write import export
+
     return export(atlas, options, target, resources, report)
 
 
-def _read(source: Any, given: Mapping[str, Any], problems: Problems, report: Report) -> Atlas:
-    opened = open_source(source)
+def _read(source: Any, given: Mapping[str, Any], options: Options, problems: Problems, report: Report) -> Atlas:
+    opened = open_source(source, workers=given["workers"])
+    # numba takes a moment to load, and longer to compile on a new machine: meanwhile the data is read.
+    preparing = Thread(target=_prepare_kernels, args=(opened.n_cells, options), daemon=True)
+    preparing.start()
     try:
         report.contents["source"] = opened.location
         atlas = _atlas(opened, given, problems, report)
     finally:
         opened.close()
     problems.raise_if_any()
+    preparing.join()
     return atlas
+
+
+def _prepare_kernels(n_cells: int, options: Options) -> None:
+    from atlaswriter.formats.cellucid.warmup import typical_atlas, warm_up
+
+    warm_up(typical_atlas(n_cells), options)
 
 
 def _atlas(source: Source, given: Mapping[str, Any], problems: Problems, report: Report) -> Atlas:

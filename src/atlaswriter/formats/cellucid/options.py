@@ -110,5 +110,22 @@ class Options:
             problems.add("file and folder names", "two of them are the same")
 
 
+@dataclass(frozen=True)
+class Resources:
+    """What a run may use: threads (None: all usable CPUs), memory, and whether to show progress."""
+
+    workers: int | None = None
+    memory_budget: str | int | None = None
+    progress: bool | None = None
+
+    def check(self, problems: Problems) -> None:
+        """Add every wrong value to `problems`."""
+        workers = self.workers
+        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+            problems.add("workers", f"{workers!r} is not a whole number above 0", "use None for all usable CPUs")
+        if self.progress is not None and not isinstance(self.progress, bool):
+            problems.add("progress", f"{self.progress!r} is not True, False or None")
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -11,9 +11,10 @@ import numpy as np
 from atlaswriter.errors import InputError, Problem, Problems, listed
 from atlaswriter.formats.cellucid.atlas import Atlas, Genes, group_vectors
 from atlaswriter.formats.cellucid.layout import Layout
-from atlaswriter.formats.cellucid.options import Options
-from atlaswriter.formats.cellucid.selection import select, select_genes, target_path
-from atlaswriter.formats.cellucid.write import Resources, check_early, export
+from atlaswriter.formats.cellucid.options import Options, Resources
+from atlaswriter.formats.cellucid.selection import select, select_genes
+from atlaswriter.formats.cellucid.target import check_early, target_path
+from atlaswriter.formats.cellucid.write import export
 from atlaswriter.report import Report
 from atlaswriter.sources.base import Array, Column
 from atlaswriter.sources.columns import column_from_pandas

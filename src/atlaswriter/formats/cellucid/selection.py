@@ -1,24 +1,15 @@
-"""What callers pick by name, and where the export goes."""
+"""What callers pick by name."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atlaswriter.errors import InputError, Problem, Problems, listed
-
-
-def target_path(out: Any, where: str) -> Path:
-    """The output folder as a path."""
-    if not isinstance(out, str | os.PathLike) or not os.fspath(out):
-        raise InputError(Problem(where, f"{out!r} is not a path"))
-    return Path(out)
 
 
 def select(chosen: Any, known: Sequence[Any], where: str, kind: str) -> list[Any]:

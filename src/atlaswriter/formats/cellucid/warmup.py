@@ -10,12 +10,12 @@ import numpy as np
 
 from atlaswriter.engine.regroup import work_dtype
 from atlaswriter.formats.cellucid import layout
-from atlaswriter.formats.cellucid.atlas import Atlas
+from atlaswriter.formats.cellucid.atlas import Atlas, Genes
 from atlaswriter.formats.cellucid.groups import kernel_coords
 from atlaswriter.formats.cellucid.options import Options
 from atlaswriter.kernels import csr, edges, groups, quantize
 from atlaswriter.kernels._jit import Kernel, warm
-from atlaswriter.sources.base import Categorical, Compressed
+from atlaswriter.sources.base import Categorical, Column, Compressed, Continuous
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,14 @@ def warm_up(atlas: Atlas, options: Options) -> None:
     )
     if compiled:
         log.info("compiled %d kernels in %.1f s", compiled, time.perf_counter() - start)
+
+
+def typical_atlas(n_cells: int) -> Atlas:
+    """An atlas without data that needs the kernels most exports need: CSR, float32, small codes."""
+    floats, codes = np.empty((0, 1), np.float32), np.empty(0, np.int8)
+    matrix = Compressed((0, 0), np.empty(0, np.int32), np.empty(0, np.int32), floats[:, 0], axis=0)
+    obs: list[tuple[str, Column]] = [("", Categorical(codes, [])), ("", Continuous(floats[:, 0]))]
+    return Atlas(n_cells, {2: floats}, floats, obs, Genes([], np.empty(0, np.int64), matrix), matrix)
 
 
 def wanted_kernels(atlas: Atlas, options: Options) -> Iterator[Wanted]:

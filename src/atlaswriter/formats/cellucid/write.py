@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,52 +19,17 @@ from atlaswriter.formats.cellucid.genes import GeneWriter
 from atlaswriter.formats.cellucid.graph import extract_edges
 from atlaswriter.formats.cellucid.job import Job
 from atlaswriter.formats.cellucid.obs import Entry, ObsWriter
-from atlaswriter.formats.cellucid.options import Options
+from atlaswriter.formats.cellucid.options import Options, Resources
 from atlaswriter.formats.cellucid.points import Frame
 from atlaswriter.formats.cellucid.warmup import warm_up
 from atlaswriter.progress import Progress
 from atlaswriter.report import Report
 from atlaswriter.sinks import fs
-from atlaswriter.sinks.folder import FolderSink, check_target
+from atlaswriter.sinks.folder import FolderSink
 from atlaswriter.sources.base import Array, Matrix
 from atlaswriter.units import usable_cpus
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What a run may use: threads (None: all usable CPUs), memory, and whether to show progress."""
-
-    workers: int | None = None
-    memory_budget: str | int | None = None
-    progress: bool | None = None
-
-    def check(self, problems: Problems) -> None:
-        """Add every wrong value to `problems`."""
-        workers = self.workers
-        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-            problems.add("workers", f"{workers!r} is not a whole number above 0", "use None for all usable CPUs")
-        if self.progress is not None and not isinstance(self.progress, bool):
-            problems.add("progress", f"{self.progress!r} is not True, False or None")
-
-
-def check_early(options: Options, target: Path, resources: Resources, problems: Problems) -> None:
-    """Everything that can be said before the data is looked at."""
-    options.check(problems)
-    resources.check(problems)
-    if not problems.found:
-        check_target(
-            target, force=options.force, foreign=lambda path: foreign_entries(path, options.layout), problems=problems
-        )
-
-
-def foreign_entries(directory: Path, names: layout.Layout) -> list[str]:
-    """What in a folder is not part of an export; everything when it is no export at all."""
-    present = sorted(entry.name for entry in directory.iterdir())
-    if not {layout.IDENTITY, names.obs_manifest, layout.Layout().obs_manifest} & set(present):
-        return present
-    return sorted(set(present) - names.entries() - layout.Layout().entries() - {".DS_Store"})
 
 
 def export(atlas: Atlas, options: Options, target: Path, resources: Resources, report: Report) -> Report:

@@ -1,0 +1,51 @@
+"""`atlaswriter info`: what an export holds, or what this installation can do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from atlaswriter.cli._options import FOLDER, as_json
+
+
+@click.command("info")
+@click.argument("directory", type=FOLDER, required=False)
+@click.option("--warm", is_flag=True, help="Compile every kernel now, once for all later runs (for clusters).")
+@as_json
+def command(directory: Path | None, warm: bool, as_json: bool) -> None:
+    """Summarise the export in DIRECTORY; without one, this installation and machine."""
+    if directory is not None:
+        from atlaswriter.formats.cellucid.info import summarise
+
+        summary = summarise(directory)
+        click.echo(json.dumps(summary.to_dict()) if as_json else str(summary))
+        return
+    facts = _installation(warm)
+    click.echo(json.dumps(facts) if as_json else "\n".join(f"{name:<16}  {value}" for name, value in facts.items()))
+
+
+def _installation(warm: bool) -> dict[str, Any]:
+    import platform
+    import time
+
+    from atlaswriter import __version__
+    from atlaswriter.codecs.gzip import encoder_name
+    from atlaswriter.kernels import _jit
+    from atlaswriter.units import format_bytes, usable_cpus, usable_memory
+
+    facts: dict[str, Any] = {
+        "atlaswriter": __version__,
+        "python": platform.python_version(),
+        "usable CPUs": usable_cpus(),
+        "usable memory": format_bytes(usable_memory()),
+        "gzip": encoder_name(),
+        "kernel cache": _jit.cache_folder() or "none can be written: kernels are compiled in every process",
+    }
+    if warm:
+        start = time.perf_counter()
+        facts["compiled"] = _jit.warm_all()
+        facts["compile seconds"] = round(time.perf_counter() - start, 1)
+    return facts
