@@ -17,15 +17,22 @@ import zarr
 from atlaswriter.errors import InputError
 from atlaswriter.sources.open import open_source
 
+# zarr 2 knows no other format.
+V2 = {} if zarr.__version__.startswith("2.") else {"zarr_format": 2}
+
+
+def sparse(rng, rows, columns):
+    return sp.csr_matrix(rng.random((rows, columns)) * (rng.random((rows, columns)) < 0.2))
+
 
 def example():
     rng = np.random.default_rng(0)
     obs = pd.DataFrame({"type": pd.Categorical(["a", "b"] * 50), "flag": [True, False] * 50, "size": rng.random(100)})
     obs.index = [f"c{i}" for i in range(100)]
-    adata = anndata.AnnData(sp.random(100, 20, 0.3, "csr", np.float32, rng=rng), obs)
+    adata = anndata.AnnData(sparse(rng, 100, 20), obs)
     adata.layers["dense"] = rng.random((100, 20))
     adata.obsm["X_umap"] = rng.random((100, 2))
-    adata.obsp["connectivities"] = sp.random(100, 100, 0.1, "csr", rng=rng)
+    adata.obsp["connectivities"] = sparse(rng, 100, 100)
     return adata
 
 
@@ -39,7 +46,7 @@ def h5ad(tmp_path):
 @pytest.fixture
 def store(tmp_path):
     path = tmp_path / "a.zarr"
-    anndata.io.write_elem(zarr.open_group(str(path), mode="w", zarr_format=2), "/", example())
+    anndata.io.write_elem(zarr.open_group(str(path), mode="w", **V2), "/", example())
     return path
 
 
@@ -116,10 +123,25 @@ def test_other_formats_are_recognised(tmp_path, groups, kind):
 
 
 def test_spatialdata_is_recognised(tmp_path):
-    root = zarr.open_group(str(tmp_path / "s.zarr"), mode="w", zarr_format=2)
+    root = zarr.open_group(str(tmp_path / "s.zarr"), mode="w", **V2)
     for name in ("tables", "points"):
         root.create_group(name)
     refused(tmp_path / "s.zarr", "SpatialData", "tables/table")
+
+
+def test_file_being_written(h5ad):
+    fcntl = pytest.importorskip("fcntl")
+    with h5ad.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        refused(h5ad, "is being written by another program")
+
+
+def test_unreadable_file(h5ad, monkeypatch):
+    def denied(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(h5ad), "open", denied)
+    refused(h5ad, "cannot be opened (Permission denied)")
 
 
 # Damaged
@@ -199,6 +221,7 @@ def test_parts_of_the_wrong_shape_or_type(h5ad, name, values, found):
         ("X", "shape", None),
         ("X", "encoding-type", "csr_matrix_of_the_future"),
         ("X", "encoding-version", "9.9"),
+        ("X", "encoding-type", "array"),
         ("obs", "_index", None),
         ("obs", "_index", 7),
         ("obs", "_index", "X/../nowhere"),

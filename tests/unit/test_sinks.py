@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -153,25 +154,51 @@ def test_mount_points_are_refused_before_any_work(tmp_path, monkeypatch):
     assert "mount point" in problem
 
 
-@posix
-def test_unwritable_parents_are_refused():
-    with tempfile.TemporaryDirectory() as name:
-        parent = Path(name).resolve() / "parent"
-        parent.mkdir()
-        parent.chmod(0o555)
-        parent.parent.chmod(0o755)
-        root = os.geteuid() == 0
+@contextmanager
+def ordinary_user():
+    """Permissions do not bind root, so be somebody else for a while."""
+    root = os.geteuid() == 0
+    if root:
+        os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
         if root:
-            os.setresuid(65534, 65534, 0)
-        try:
-            found = problems_of(parent / "a" / "out")
-        finally:
-            if root:
-                os.setresuid(0, 0, 0)
-            parent.chmod(0o755)
-        assert len(found) == 1
-        assert f"{parent} is not writable" in found[0]
-        assert problems_of(parent / "a" / "out") == []
+            os.setresuid(0, 0, 0)
+
+
+@pytest.fixture
+def shared():
+    """A folder that an ordinary user can reach, unlike `tmp_path`."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        folder.chmod(0o777)
+        yield folder
+
+
+@posix
+def test_unwritable_parents_are_refused(shared):
+    parent = shared / "parent"
+    parent.mkdir(0o555)
+    with ordinary_user():
+        (problem,) = problems_of(parent / "a" / "out")
+    assert f"{parent} is not writable" in problem
+    parent.chmod(0o755)
+    assert problems_of(parent / "a" / "out") == []
+
+
+@posix
+def test_a_home_out_of_reach_is_no_obstacle(shared, monkeypatch):
+    (shared / "secret" / "me").mkdir(parents=True)
+    (shared / "out").mkdir()
+    monkeypatch.setattr(Path, "home", lambda: shared / "secret" / "me")
+    (shared / "secret").chmod(0)
+    try:
+        with ordinary_user():
+            assert problems_of(shared / "out") == []
+            assert problems_of(shared / "secret" / "out") != []
+    finally:
+        (shared / "secret").chmod(0o755)
 
 
 def test_impossible_names_are_refused(tmp_path):

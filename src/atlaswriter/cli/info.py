@@ -18,10 +18,10 @@ from atlaswriter.cli._options import FOLDER, as_json
 def command(directory: Path | None, warm: bool, as_json: bool) -> None:
     """Summarise the export in DIRECTORY; without one, this installation and machine."""
     if directory is not None:
-        from atlaswriter.formats.cellucid.info import summarise
+        from atlaswriter.formats.cellucid.info import as_text, summarise
 
         summary = summarise(directory)
-        click.echo(json.dumps(summary.to_dict()) if as_json else str(summary))
+        click.echo(json.dumps(summary) if as_json else as_text(summary))
         return
     facts = _installation(warm)
     click.echo(json.dumps(facts) if as_json else "\n".join(f"{name:<16}  {value}" for name, value in facts.items()))

@@ -31,9 +31,9 @@ class Kernel:
         self.signatures = signatures
         self.__doc__ = function.__doc__
         try:
-            self._dispatcher = njit(nogil=True, cache=True)(function)
+            self._dispatcher = njit(nogil=True, error_model="numpy", cache=True)(function)
         except RuntimeError:  # no cache folder can be written: compile anew in every process
-            self._dispatcher = njit(nogil=True)(function)
+            self._dispatcher = njit(nogil=True, error_model="numpy")(function)
         Kernel.registry.append(self)
 
     def __call__(self, *args: Any) -> Any:
@@ -48,7 +48,7 @@ class Kernel:
         try:
             self._dispatcher.compile(signature)
         except OSError:  # the cache folder is full or went away after it was chosen
-            self._dispatcher = njit(nogil=True)(self.function)
+            self._dispatcher = njit(nogil=True, error_model="numpy")(self.function)
             self._dispatcher.compile(signature)
         loaded = sum(self._dispatcher.stats.cache_hits.values()) > hits
         return len(self._dispatcher.signatures) > known and not loaded
@@ -86,9 +86,9 @@ def warm(wanted: Iterable[tuple[Kernel, str]], on_first_compile: Callable[[], No
 
 
 def _load_all() -> list[Kernel]:
-    from atlaswriter.kernels import csr, edges, groups, quantize
+    from atlaswriter.kernels import csr, deflate, edges, groups, quantize
 
-    del csr, edges, groups, quantize  # importing them registers their kernels
+    del csr, deflate, edges, groups, quantize  # importing them registers their kernels
     return Kernel.registry
 
 

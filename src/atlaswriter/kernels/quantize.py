@@ -82,18 +82,21 @@ def nearest(values: Any, low: float, lift: float, scale: float, top: int, codes:
         for code in _CODES
     )
 )
-def nearest_sparse(rows: Any, values: Any, low: float, lift: float, scale: float, top: int, codes: Any) -> None:
+def nearest_sparse(rows: Any, values: Any, low: float, lift: float, scale: float, top: int, codes: Any) -> int:
     """Codes of a sparse column into a dense one: as `nearest`, with zeros where no value is given.
 
-    ``rows`` (uint32, int32 or int64, (nnz,)) holds the row of each value; ``codes`` is (n,).
+    ``rows`` (uint32, int32 or int64, (nnz,)) holds the row of each value; ``codes`` is (n,). Returns
+    the code of 0.
     """
-    codes[:] = np.int64((0.0 - low) * lift * scale + 0.5)
+    zero = np.int64((0.0 - low) * lift * scale + 0.5)
+    codes[:] = zero
     for position in range(values.size):
         value = np.float64(values[position])
         if np.isfinite(value):
             codes[rows[position]] = np.int64((value - low) * lift * scale + 0.5)
         else:
             codes[rows[position]] = top + 1
+    return zero
 
 
 @kernel(*(f"(f4[::1], f4, f4, i8, {code}[::1])" for code in _CODES))

@@ -100,12 +100,11 @@ def _irreplaceable(target: Path) -> str:
 
 def _protected() -> Iterator[tuple[str, Path]]:
     """Folders whose loss would be a disaster, as far as they are known."""
-    with suppress(OSError):
-        yield "working directory", Path.cwd()
-    with suppress(RuntimeError):
-        home = Path.home()
-        if home.exists():
-            yield "home directory", home
+    for what, find in (("working directory", Path.cwd), ("home directory", Path.home)):
+        with suppress(OSError, RuntimeError):  # deleted, out of reach or unknown
+            place = find()
+            place.stat()
+            yield what, place
 
 
 class FolderSink:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,7 +102,7 @@ def _as_index(values: Array, where: str, part: str) -> Array:
     if values.ndim != 1 or values.dtype.kind not in "iu":
         found = f"damaged sparse matrix: {part} is {values.ndim}-dimensional {values.dtype}"
         raise InputError(Problem(where, found, "write it again from its source"))
-    if values.dtype in (np.int32, np.int64):
+    if values.dtype.kind == "i" and values.dtype.itemsize >= 4:
         return as_native(values)
     # AnnData may store indices in the smallest unsigned dtype.
     limit = np.iinfo(np.int32).max
@@ -247,7 +247,12 @@ def densified(matrix: Compressed) -> Array:
 
 
 def _dense_table(table: pd.DataFrame, where: str) -> Array:
-    columns = [column_from_pandas(table.iloc[:, i], f"{where}[{name!r}]") for i, name in enumerate(table.columns)]
+    names = [f"{where}[{name!r}]" for name in table.columns]
+    return stacked([column_from_pandas(table.iloc[:, i], name) for i, name in enumerate(names)], where)
+
+
+def stacked(columns: Sequence[Column], where: str) -> Array:
+    """Numeric columns of a table side by side; `InputError` if one is not numeric."""
     numbers = [column.values for column in columns if isinstance(column, Continuous)]
     if len(numbers) < len(columns) or not columns:
         raise InputError(Problem(where, "is a table with columns that are not numbers", "keep its numeric columns"))

@@ -95,7 +95,11 @@ def _from_hdf5(path: Path, location: str, workers: int | None) -> Source:
     import h5py
 
     with translated_damage(location, "disk"):
-        file = h5py.File(path, "r")
+        try:
+            file = h5py.File(path, "r")
+        except BlockingIOError:
+            found = "is being written by another program"
+            raise InputError(Problem(location, found, "wait until it is closed there")) from None
     return _from_root(Node(file, location, workers=workers or usable_cpus()), file.close)
 
 

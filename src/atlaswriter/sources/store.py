@@ -12,7 +12,7 @@ import numpy as np
 
 from atlaswriter.errors import InputError, Problem
 from atlaswriter.sources.base import Array, Categorical, Column, Compressed, Continuous, Matrix, as_text
-from atlaswriter.sources.memory import REAL_KINDS, as_real, compressed, densified, no_such_key, texts_of
+from atlaswriter.sources.memory import REAL_KINDS, as_real, compressed, densified, no_such_key, stacked, texts_of
 from atlaswriter.sources.tree import Node
 
 _WRITE_AGAIN = "the file is damaged: write it again from its source"
@@ -104,7 +104,7 @@ class StoreSource:
         """One obsm entry, dense."""
         node, where = self._entry("obsm", key), f"obsm['{key}']"
         if _encoding(node, where) == "dataframe":
-            return _dense_table(node, where, self.n_cells)
+            return stacked([_table_column(node, name, where, self.n_cells) for name in _columns(node)], where)
         matrix = _matrix(node, where, (self.n_cells, None))
         return densified(matrix) if isinstance(matrix, Compressed) else matrix
 
@@ -256,13 +256,14 @@ def _matrix(node: Node, where: str, expected: tuple[int, int | None]) -> Matrix:
     encoding = _encoding(node, where)
     shape = node.sizes() or ()
     if len(shape) != 2 or any(size not in (found, None) for found, size in zip(shape, expected, strict=True)):
-        needed = " × ".join(str(size or "any") for size in expected)
+        needed = " × ".join("any" if size is None else str(size) for size in expected)
         found = f"has shape {shape} where {needed} is needed"
         raise InputError(Problem(where, found, _WRITE_AGAIN))
     if node.is_array:
         return as_real(_numbers(node, where), where)
     if encoding not in ("csr_matrix", "csc_matrix"):
-        raise InputError(Problem(where, f"is stored as {encoding or 'a group'}, not as a matrix", "convert it"))
+        found = f"is stored as {encoding or 'a group'}, not as a matrix"
+        raise InputError(Problem(where, found, "store it as an array or a sparse matrix"))
     indptr, indices = (node.child(part).read() for part in ("indptr", "indices"))
     data = as_real(_numbers(node.child("data"), where), where)
     return compressed(shape, indptr, indices, data, axis=int(encoding == "csc_matrix"), where=where)
@@ -293,11 +294,3 @@ def _is_number_column(node: Node) -> bool:
     if node.is_array:
         return node.kind in "iuf"
     return bool(node.attribute("encoding-type") == "nullable-integer")
-
-
-def _dense_table(table: Node, where: str, n: int) -> Array:
-    columns = [_table_column(table, name, where, n) for name in _columns(table)]
-    numbers = [column.values for column in columns if isinstance(column, Continuous)]
-    if len(numbers) < len(columns) or not columns:
-        raise InputError(Problem(where, "is a table with columns that are not numbers", "keep its numeric columns"))
-    return as_real(np.column_stack(numbers), where)

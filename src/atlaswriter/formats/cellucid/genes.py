@@ -70,7 +70,7 @@ class GeneWriter:
         for position, column in enumerate(columns, first):
             gene = self.genes.ids[position]
             encoded = self._encoder.encode(column, f"gene {gene!r}")
-            self.job.write(layout.resolve(self._pattern, gene), encoded.content)
+            self.job.write_values(layout.resolve(self._pattern, gene), encoded)
             self.entries[position] = [gene, *(encoded.bounds or ())]
             if encoded.n_missing:
                 self.missing[position] = encoded.n_missing

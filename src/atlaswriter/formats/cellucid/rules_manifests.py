@@ -155,7 +155,9 @@ def _centroids(survey: Survey, key: str, category: Category, where: str) -> dict
                 survey.findings.error("shape.unboxed", where, f"label positions of {key!a} are not lists", remedy)
             labels = [centroid.category for centroid in found_in]
             _centroid_labels(survey, key, labels, category, where)
-            survey.centroids[dim] += [(key, centroid.category, centroid.position) for centroid in found_in]
+            survey.centroids.setdefault(dim, []).extend(
+                (key, centroid.category, centroid.position) for centroid in found_in
+            )
             for centroid in found_in:
                 needed[centroid.category] = max(centroid.n_points, needed.get(centroid.category, 1))
     return needed

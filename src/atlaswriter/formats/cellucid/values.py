@@ -31,11 +31,17 @@ class Encoded:
         Values of code 0 and of the top code; None for float32.
     n_missing
         Number of NaN and infinite values, stored as missing.
+    rows
+        Ascending row numbers outside which `content` is `background`; None where that is not known.
+    background
+        Code of 0.
     """
 
     content: Array
     bounds: tuple[float, float] | None
     n_missing: int
+    rows: Array | None = None
+    background: int = 0
 
 
 class ValueEncoder:
@@ -79,8 +85,7 @@ class ValueEncoder:
             return Encoded(self._as_float32(column, n_missing), None, n_missing)
         if self.quantizer == "truncate":
             return self._truncate(column, n_missing)
-        bounds = spread(low, high)
-        return Encoded(self._nearest(column, bounds), bounds, n_missing)
+        return self._nearest(column, spread(low, high), n_missing)
 
     def _buffer(self, name: str, dtype: str) -> Array:
         buffer: Array | None = getattr(self._scratch, name, None)
@@ -102,17 +107,17 @@ class ValueEncoder:
             content[~np.isfinite(content)] = np.nan
         return content
 
-    def _nearest(self, column: GeneColumn, bounds: tuple[float, float]) -> Array:
+    def _nearest(self, column: GeneColumn, bounds: tuple[float, float], n_missing: int) -> Encoded:
         assert self.bits is not None  # noqa: S101 - float32 columns take another path
         top, codes = TOP[self.bits], self._codes()
         extent = bounds[1] - bounds[0]
         lift = 1.0 if math.isfinite(top / extent) else _LIFT
         scale = top / (extent * lift)
         if isinstance(column, SparseColumn):
-            quantize.nearest_sparse(column.rows, column.values, bounds[0], lift, scale, top, codes)
-        else:
-            quantize.nearest(column, bounds[0], lift, scale, top, codes)
-        return codes
+            background = quantize.nearest_sparse(column.rows, column.values, bounds[0], lift, scale, top, codes)
+            return Encoded(codes, bounds, n_missing, column.rows, background)
+        quantize.nearest(column, bounds[0], lift, scale, top, codes)
+        return Encoded(codes, bounds, n_missing)
 
     def _truncate(self, column: GeneColumn, n_missing: int) -> Encoded:
         assert self.bits is not None  # noqa: S101 - float32 columns take another path
@@ -126,7 +131,11 @@ class ValueEncoder:
         with np.errstate(over="ignore"):
             scale = np.float32(top / (bounds[1] - bounds[0]))
         quantize.truncate(dense, np.float32(bounds[0]), scale, top, codes)
-        return Encoded(codes, bounds, n_missing)
+        if not isinstance(column, SparseColumn):
+            return Encoded(codes, bounds, n_missing)
+        zero = np.empty(1, codes.dtype)
+        quantize.truncate(np.zeros(1, np.float32), np.float32(bounds[0]), scale, top, zero)
+        return Encoded(codes, bounds, n_missing, column.rows, int(zero[0]))
 
 
 def spread(low: float, high: float) -> tuple[float, float]:

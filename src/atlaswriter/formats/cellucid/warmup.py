@@ -13,7 +13,7 @@ from atlaswriter.formats.cellucid import layout
 from atlaswriter.formats.cellucid.atlas import Atlas, Genes
 from atlaswriter.formats.cellucid.groups import kernel_coords
 from atlaswriter.formats.cellucid.options import Options
-from atlaswriter.kernels import csr, edges, groups, quantize
+from atlaswriter.kernels import csr, deflate, edges, groups, quantize
 from atlaswriter.kernels._jit import Kernel, warm
 from atlaswriter.sources.base import Categorical, Column, Compressed, Continuous
 
@@ -84,6 +84,8 @@ def _gene_kernels(atlas: Atlas, options: Options) -> Iterator[Wanted]:
             yield csr.count, f"({index}[::1], i8[::1])"
             yield csr.place, f"(i8[::1], {index}[::1], {value}[::1], i8, i8, i4[::1], i8[::1], u4[::1], {value}[::1])"
         rows = "u4" if matrix.axis == 0 else index
+        if options.level is not None and options.var_quantization is not None:
+            yield deflate.gzip_column, f"(u1[::1], {rows}[::1], u1[::1], i8, u4[::1], i8[::1])"
         yield from _value_kernels(value, rows, options.var_quantization, options.quantizer)
     elif matrix is not None:
         value = _short(work_dtype(matrix.dtype))

@@ -1,0 +1,46 @@
+"""Regrouping: no way to share out the work changes the result."""
+
+import numpy as np
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from atlaswriter.engine.budget import Budget
+from atlaswriter.engine.regroup import SparseColumn, batch_limits, gene_batches
+from atlaswriter.engine.run import Team
+from atlaswriter.sources.base import Compressed
+
+
+@st.composite
+def problems(draw):
+    """A CSR or CSC matrix with unsorted and repeated entries, genes, workers, room."""
+    n_cells, n_genes = draw(st.integers(1, 8)), draw(st.integers(1, 6))
+    axis = draw(st.sampled_from([0, 1]))
+    n_major, n_minor = (n_cells, n_genes) if axis == 0 else (n_genes, n_cells)
+    slices = draw(st.lists(st.lists(st.integers(0, n_minor - 1), max_size=6), min_size=n_major, max_size=n_major))
+    indptr = np.cumsum([0] + [len(one) for one in slices]).astype(draw(st.sampled_from([np.int32, np.int64])))
+    indices = np.array([index for one in slices for index in one], draw(st.sampled_from([np.int32, np.int64])))
+    data = np.arange(1, indices.size + 1).astype(draw(st.sampled_from([np.float32, np.float64, np.int32])))
+    genes = draw(st.permutations(range(n_genes)))[: draw(st.integers(0, n_genes))]
+    room = draw(st.integers(0, 400))
+    return Compressed((n_cells, n_genes), indptr, indices, data, axis), genes, draw(st.integers(1, 4)), room
+
+
+@settings(max_examples=150, derandomize=True, deadline=None)
+@given(problems())
+def test_columns_are_those_of_scipy(problem):
+    matrix, genes, workers, room = problem
+    make = sp.csr_array if matrix.axis == 0 else sp.csc_array
+    dense = make((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape).toarray()
+    found = []
+    with Team(workers, Budget()) as team:
+        room = max(room, batch_limits(matrix)[0])
+        for batch in gene_batches(matrix, np.array(genes, np.int64), team, room):
+            for column in batch.columns:
+                assert isinstance(column, SparseColumn)
+                full = np.zeros(matrix.shape[0])
+                full[column.rows] = column.values
+                found.append(full)
+    assert len(found) == len(genes)
+    for column, gene in zip(found, genes, strict=True):
+        np.testing.assert_array_equal(column, dense[:, gene])

@@ -1,0 +1,100 @@
+"""The memory budget waits where it can and refuses, with numbers, where it must."""
+
+import re
+import threading
+import time
+
+import pytest
+
+from atlaswriter.engine import budget
+from atlaswriter.engine.budget import Budget
+from atlaswriter.errors import BudgetError, InputError
+
+
+@pytest.fixture(autouse=True)
+def process(monkeypatch):
+    """A process that holds 1 GiB on a machine that lets it have 9 GiB."""
+    monkeypatch.setattr(budget, "resident_memory", lambda: 2**30)
+    monkeypatch.setattr(budget, "usable_memory", lambda: 9 * 2**30)
+
+
+def test_half_of_what_is_free_by_default():
+    assert Budget().limit == 5 * 2**30
+    assert Budget().free == 4 * 2**30
+
+
+def test_limit_is_of_the_whole_process():
+    assert Budget("3GiB").free == 2 * 2**30
+    assert Budget(2**31).free == 2**30
+    assert Budget("1MB").free == 0
+
+
+def test_machine_that_is_full(monkeypatch):
+    monkeypatch.setattr(budget, "usable_memory", lambda: 2**20)
+    assert Budget().free == 0
+
+
+def test_nonsense_is_refused():
+    with pytest.raises(InputError):
+        Budget("lots")
+
+
+def test_drawing_and_giving_back():
+    one = Budget(2**30 + 100)
+    with one.draw(60, "a"), one.draw(40, "b"):
+        pass
+    with pytest.raises(KeyError), one.draw(100, "a"):
+        raise KeyError
+    with one.draw(100, "again"):
+        pass
+
+
+def test_waits_until_enough_is_given_back():
+    one = Budget(2**30 + 100)
+    one.take(80, "first")
+    got = threading.Event()
+    waiter = threading.Thread(target=lambda: (one.take(50, "second"), got.set()))
+    waiter.start()
+    assert not got.wait(0.1)
+    one.give_back(40)
+    assert got.wait(5)
+    waiter.join()
+
+
+def test_never_more_than_free_is_out():
+    one = Budget(2**30 + 100)
+    lock, out, most = threading.Lock(), [0], [0]
+
+    def draw(size):
+        for _ in range(20):
+            with one.draw(size, "x"):
+                with lock:
+                    out[0] += size
+                    most[0] = max(most[0], out[0])
+                time.sleep(0.0005)
+                with lock:
+                    out[0] -= size
+
+    threads = [threading.Thread(target=draw, args=(size,)) for size in (30, 45, 60, 100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in threads)
+    assert most[0] <= 100
+
+
+def test_refusal_says_what_for_and_how_much():
+    with pytest.raises(BudgetError) as caught:
+        Budget("2GiB").take(3 * 2**30, "writing genes")
+    text = str(caught.value)
+    for part in ("writing genes needs 3 GiB", "budget of 2 GiB", "only 1 GiB", "the 1 GiB the process", "memory_budget="):
+        assert part in text
+
+
+@pytest.mark.parametrize("size", [1, 1023, 5000, 1_234_567, 2**30 + 4_567_890, 3_333_333_333])
+def test_the_number_in_a_refusal_works(size):
+    with pytest.raises(BudgetError) as caught:
+        Budget(2**30).require(size, "x")
+    named = re.search(r"that works is ([\d.]+ \w+)", str(caught.value))[1]
+    Budget(named).require(size, "x")
