@@ -224,12 +224,16 @@ def test_damage_names_file_finding_and_remedy(
 ) -> None:
     (plain / file).write_bytes(damage((plain / file).read_bytes()))
     with pytest.raises(FormatError) as caught:
-        export = open_export(plain)
-        export.obs("score")
-        export.gene("CD3E")
+        read_some(plain)
     assert said in str(caught.value)
     assert file in str(caught.value)
     assert "→" in str(caught.value)
+
+
+def read_some(root: Path) -> None:
+    export = open_export(root)
+    export.obs("score")
+    export.gene("CD3E")
 
 
 def test_a_folder_that_is_none(tmp_path: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+
+from atlaswriter.report import Report
 
 FOLDER = click.Path(path_type=Path)
 
@@ -17,6 +20,14 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print the result
 def show(result: Any, as_json: bool) -> None:
     """Print a result with ``to_dict`` on standard output, for people or as one JSON object."""
     click.echo(json.dumps(result.to_dict()) if as_json else str(result))
+
+
+def show_report(report: Report, as_json: bool) -> None:
+    """Print what happened on standard error, unless ``--quiet``, and with ``--json`` on standard output."""
+    if as_json:
+        click.echo(report.to_json())
+    if logging.getLogger("atlaswriter").isEnabledFor(logging.INFO):
+        click.echo(str(report), err=True)
 
 
 class Bits(click.ParamType[int | None]):

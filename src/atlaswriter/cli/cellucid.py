@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from atlaswriter.cli._options import FOLDER, Bits, NameList, as_json, run_options
+from atlaswriter.cli._options import FOLDER, Bits, NameList, as_json, run_options, show_report
 from atlaswriter.errors import InputError, Problem
 
 _NONE = "none"
@@ -87,6 +87,4 @@ def command(ctx: click.Context, /, source: Path, out: Path, **given: Any) -> Non
         centroid_outlier_quantile=given.pop("centroid_quantile"),
         **given,
     )
-    if json_wanted:
-        click.echo(report.to_json())
-    click.echo(str(report), err=True)
+    show_report(report, json_wanted)

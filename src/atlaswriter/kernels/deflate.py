@@ -16,7 +16,8 @@ from numba import njit
 
 from atlaswriter.kernels._jit import kernel
 
-_part = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True)
+# Only called from other kernels, so it needs no entry from Python.
+_part: Any = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True)  # type: ignore[call-overload]
 
 LIMIT = 12
 # Runs up to this many elements have their code looked up; longer ones are put together each time.
@@ -236,9 +237,9 @@ def _tally(content: Any, rows: Any, background: Any, period: int, counts: Any, r
         else:
             _count_run(gap * width, 1, background, period, counts)
         end = int(row) + 1
-    for gap in range(1, TABLE):
-        if runs[gap]:
-            _count_run(gap * width, runs[gap], background, period, counts)
+    for elements in range(1, TABLE):
+        if runs[elements]:
+            _count_run(elements * width, runs[elements], background, period, counts)
 
 
 @_part

@@ -96,7 +96,7 @@ def nearest_sparse(rows: Any, values: Any, low: float, lift: float, scale: float
             codes[rows[position]] = np.int64((value - low) * lift * scale + 0.5)
         else:
             codes[rows[position]] = top + 1
-    return zero
+    return int(zero)
 
 
 @kernel(*(f"(f4[::1], f4, f4, i8, {code}[::1])" for code in _CODES))

@@ -75,7 +75,7 @@ def export(atlas: Atlas, options: Options, target: Path, resources: Resources, r
     report.renamed += atlas.renamed
     report.close()
     for warning in report.warnings:
-        log.warning("%s", warning)
+        log.warning("%s", warning, extra={"in_report": True})
     return report
 
 
