@@ -28,7 +28,13 @@ def quietly(work, *args, **options):
 
 
 def export(engine, out, **given):
-    """Export with either engine. The original scales vectors in place (defect 20), so it gets copies."""
+    """Export with either engine.
+
+    The original scales vectors in place (defect 20), so it gets copies; and of sparse genes it takes
+    matrices only, of types that SciPy can convert.
+    """
+    if engine == "reference" and sp.issparse(given.get("gene_expression")):
+        given["gene_expression"] = sp.csc_matrix(widened(given["gene_expression"]))
     if given.get("vector_fields"):
         given["vector_fields"] = {
             key: None if value is None else value.copy() for key, value in given["vector_fields"].items()
@@ -133,7 +139,7 @@ def check_genes(ours, theirs, given, genes):
     matrix, column = given["gene_expression"], given.get("var_gene_id_column", "index")
     labels = given["var"].index if column in (None, "index") else given["var"][column]
     place = {str(label): position for position, label in enumerate(labels)}
-    matrix = sp.csc_array(matrix) if sp.issparse(matrix) else matrix
+    matrix = sp.csc_array(widened(matrix)) if sp.issparse(matrix) else matrix
     for name in ours.genes() if genes is None else genes:
         values = _dense(matrix[:, [place[name]]]).ravel()
         check_values(ours.gene(name), theirs.gene(name), values, given)
@@ -236,8 +242,13 @@ def check_no_further_off(ours, theirs, values):
     assert errors[0] <= errors[1] + np.spacing(np.float32(np.abs(values).max()))
 
 
+def widened(matrix):
+    """float32 for float16, for which SciPy has no arithmetic."""
+    return matrix.astype(np.float32) if matrix.dtype == np.float16 else matrix
+
+
 def _dense(matrix):
-    return matrix.toarray() if sp.issparse(matrix) else np.asarray(matrix)
+    return widened(matrix).toarray() if sp.issparse(matrix) else np.asarray(matrix)
 
 
 def _without(manifest, *keys):

@@ -27,7 +27,8 @@ _InflateError: Any = inflater.error
 _DEFLATE, _SHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE
 _PIPELINES = ((), (_DEFLATE,), (_SHUFFLE, _DEFLATE))
 
-# Bytes of decoded chunks per task: a task of this size takes about 0.5 ms, 20 times the cost of handing it out.
+# Bytes of decoded chunks per task. One takes 1.4 to 3.4 ms to inflate (X and graph of a Xenium atlas, gzip);
+# from 64 KiB to 4 MiB no difference could be measured.
 _TASK_BYTES = 1 << 20
 
 _hdf5_lock = threading.Lock()
@@ -101,7 +102,7 @@ def _fetcher(dataset: h5py.Dataset) -> Callable[[Any], bytes]:
     """How to get the stored bytes of a chunk."""
     file = dataset.file
     if hasattr(os, "pread") and file.driver == "sec2" and file.mode == "r" and file.userblock_size == 0:
-        # 2 to 3 times faster than HDF5 in memory, and needs no lock: slow disks serve many reads at once.
+        # 1.5 to 4 times faster than HDF5 on cached files, and needs no lock: slow disks serve many reads at once.
         descriptor = file.id.get_vfd_handle()
         return lambda chunk: os.pread(descriptor, chunk.size, chunk.byte_offset)
 
