@@ -63,6 +63,9 @@ class InputError(AtlasWriterError, ValueError):
         else:
             super().__init__("\n".join([f"{len(lines)} problems:", *(f"  - {line}" for line in lines)]))
 
+    def __reduce__(self) -> tuple[type[InputError], tuple[tuple[Problem, ...]]]:
+        return InputError, (self.problems,)
+
 
 class BudgetError(AtlasWriterError, MemoryError):
     """The work cannot be done inside the memory budget; the message says what would do."""

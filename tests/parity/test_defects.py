@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from atlaswriter import check, open_export, prepare
+from atlaswriter import check, prepare
 from atlaswriter.errors import InputError
 
 from .compare import quietly
@@ -90,7 +90,9 @@ def test_defect_03_exact_codes_are_one_too_low(original, tmp_path):
     columns += [rng.uniform(-1, 1, 255) * 10 ** rng.uniform(-3, 3) for _ in range(200)]
     given = genes(*np.float32(columns)) | {"var_quantization": 8}
     mine, other = ours(tmp_path / "ours", **given), theirs(original, tmp_path / "theirs", **given)
-    exact = [(f"g{k - 1}", value, value * 254 // k) for k in range(1, 255) for value in range(k + 1) if value * 254 % k == 0]
+    exact = [
+        (f"g{k - 1}", value, value * 254 // k) for k in range(1, 255) for value in range(k + 1) if value * 254 % k == 0
+    ]
     assert len(exact) == 1013
     assert [mine.gene(name).codes[value] for name, value, _ in exact] == [code for *_, code in exact]
     assert sum(other.gene(name).codes[value] != code for name, value, code in exact) == 44
@@ -304,7 +306,12 @@ def test_defect_20_input_is_modified(original, tmp_path, engine):
 def test_defect_20_read_only_input_is_enough(tmp_path):
     """Proof that nothing is written to, even temporarily."""
     given = everything()
-    for array in [*given["vector_fields"].values(), given["X_umap_3d"], given["latent_space"], given["connectivities"].data]:
+    for array in [
+        *given["vector_fields"].values(),
+        given["X_umap_3d"],
+        given["latent_space"],
+        given["connectivities"].data,
+    ]:
         array.setflags(write=False)
     ours(tmp_path / "export", **given)
 
@@ -445,7 +452,9 @@ def test_defect_28_categories_are_made_once(original, tmp_path, monkeypatch):
     """Sorting the texts of a column is the dearest part of it, and was done twice."""
     calls = []
     astype = pd.Series.astype
-    monkeypatch.setattr(pd.Series, "astype", lambda self, dtype, *a, **b: calls.append(dtype) or astype(self, dtype, *a, **b))
+    monkeypatch.setattr(
+        pd.Series, "astype", lambda self, dtype, *a, **b: calls.append(dtype) or astype(self, dtype, *a, **b)
+    )
     given = arguments(obs=pd.DataFrame({"name": [*map(str, range(N))]}))
     ours(tmp_path / "ours", **given)
     assert calls.count("category") == 1

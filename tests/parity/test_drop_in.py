@@ -5,8 +5,8 @@ The calls are those of the original's documentation; letters as in the survey of
 
 import inspect
 import json
-import re
-from pathlib import Path
+import subprocess
+import sys
 
 import anndata
 import numpy as np
@@ -18,6 +18,7 @@ from atlaswriter import check, open_export, prepare
 from atlaswriter.errors import InputError
 from atlaswriter.report import Report
 
+from .compare import check_identity, quietly
 from .viewer import Folder
 
 N = 60
@@ -40,7 +41,9 @@ def adata():
             },
             index=[f"cell{number}" for number in range(N)],
         ),
-        var=pd.DataFrame({"gene_symbol": ["MS4A1", "CD3D", "NKG7", "LYZ", "GNLY"]}, index=[f"ENSG{i}" for i in range(5)]),
+        var=pd.DataFrame(
+            {"gene_symbol": ["MS4A1", "CD3D", "NKG7", "LYZ", "GNLY"]}, index=[f"ENSG{i}" for i in range(5)]
+        ),
         obsm={
             "X_pca": rng.normal(size=(N, 10)).astype(np.float32),
             "X_umap": points[:, :2],
@@ -256,7 +259,6 @@ for path in sorted(out_dir.rglob("*"), reverse=True):
 genes = adata.var_names[:4].tolist()
 adata_export = adata[:, genes].copy()
 adata.obsm["X_umap_1d"] = adata.obsm["X_umap_2d"][:, :1].copy()
-before = {key: value.copy() for key, value in adata.obsm.items()}
 prepare(
     latent_space=adata.obsm["X_pca"],
     obs=adata.obs,
@@ -281,7 +283,6 @@ prepare(
     obs_continuous_quantization=8,
     force=True,
 )
-assert all(np.array_equal(adata.obsm[key], value) for key, value in before.items())
 """,
     "K gallery notebook": """
 available_umaps = {"2d": adata.obsm["X_umap_2d"], "3d": adata.obsm["X_umap_3d"]}
@@ -312,16 +313,15 @@ prepare(
 )
 """,
     "M vector field of a transition matrix": """
-from cellucid.vector_fields import add_transition_drift_to_obsm
-transitions = adata.obsp["connectivities"]
-adata.obsm["T_fwd_umap_2d"] = np.asarray(transitions @ adata.obsm["X_umap"] - adata.obsm["X_umap"])
+from cellucid import add_transition_drift_to_obsm
+key = add_transition_drift_to_obsm(adata, adata.obsp["connectivities"], basis="umap", dim=2, overwrite=True)
 prepare(
     latent_space=adata.obsm["X_pca"],
     obs=adata.obs,
     var=adata.var,
     gene_expression=adata.X,
     X_umap_2d=adata.obsm["X_umap"],
-    vector_fields={"T_fwd_umap_2d": adata.obsm["T_fwd_umap_2d"]},
+    vector_fields={"T_fwd_umap_2d": adata.obsm[key]},
     out_dir="./export",
     dataset_id="drift",
     compression=6,
@@ -331,39 +331,182 @@ prepare(
 }
 
 
-def run(source, adata, monkeypatch, folder):
-    """Execute a documented script with only its import line changed; the folders that it wrote."""
+def run(script, package, adata, monkeypatch, folder):
+    """Execute a script in an empty folder, with `package` in its import line; the export it made."""
     folder.mkdir()
     monkeypatch.chdir(folder)
-    changed = (HEAD + source).replace("from cellucid import prepare", "from atlaswriter import prepare")
-    exec(changed, {"adata": adata})
-    return [path.parent for path in folder.rglob("dataset_identity.json")]
-
-
-@pytest.mark.parametrize("call", CALLS)
-def test_documented_call(call, adata, monkeypatch, tmp_path):
-    (out,) = run(CALLS[call], adata, monkeypatch, tmp_path / "work")
-    assert check(out).ok
-    export = open_export(out)
-    assert export.n_cells in (N, 3, (adata.obs["age"] > 40).sum())
-    assert np.abs(export.points()).max() == 1
+    line = "from cellucid import prepare"
+    assert script.count(line) == 1
+    quietly(exec, script.replace(line, f"from {package} import prepare"), {"adata": adata.copy()})
+    (identity,) = folder.rglob("dataset_identity.json")
+    return identity.parent
 
 
 @pytest.mark.usefixtures("original")
-@pytest.mark.parametrize("call", [call for call in CALLS if not call.startswith("M")])
-def test_documented_call_means_the_same_to_the_original(call, adata, monkeypatch, tmp_path):
-    """The same files, fields and genes."""
-    (out,) = run(CALLS[call], adata.copy(), monkeypatch, tmp_path / "ours")
-    from cellucid import prepare as original
+@pytest.mark.parametrize("call", CALLS)
+def test_documented_call(call, adata, monkeypatch, tmp_path):
+    """Only the import line differs; both make the same files of the same content."""
+    mine = run(HEAD + CALLS[call], "atlaswriter", adata, monkeypatch, tmp_path / "ours")
+    other = run(HEAD + CALLS[call], "cellucid", adata, monkeypatch, tmp_path / "theirs")
+    assert check(mine).ok
+    assert mine.relative_to(tmp_path / "ours") == other.relative_to(tmp_path / "theirs")
+    check_identity(Folder(mine), Folder(other))
+    assert Folder(mine).files() == Folder(other).files()
+    export, before = open_export(mine), open_export(other)
+    assert export.genes == before.genes
+    assert export.obs_keys == before.obs_keys
+    for dim in before.dimensions:
+        np.testing.assert_allclose(export.points(dim), before.points(dim), rtol=0, atol=2e-6)
+    for field, dims in before.vector_fields.items():
+        for dim in dims:
+            np.testing.assert_allclose(export.vectors(field, dim), before.vectors(field, dim), rtol=2e-6)
+    for gene in before.genes:
+        step = export.gene_entry(gene).step or 0
+        np.testing.assert_allclose(export.gene(gene), before.gene(gene), rtol=1e-6, atol=1.001 * step)
+    if before.n_edges is not None:
+        np.testing.assert_array_equal(export.edges(), before.edges())
 
-    monkeypatch.setattr("atlaswriter.prepare", original, raising=False)
-    (before,) = run(CALLS[call].replace("assert all(", "all("), adata.copy(), monkeypatch, tmp_path / "theirs")
-    mine, other = Folder(out), Folder(before)
-    assert mine.files() == other.files()
-    assert (mine.var is None) == (other.var is None)
-    if mine.var:
-        assert mine.genes() == other.genes()
-    for key in ("id", "name", "description", "embeddings"):
-        assert mine.identity[key] == other.identity[key]
-    assert mine.identity.get("source") == other.identity.get("source")
-    assert mine.identity["stats"]["n_obs_fields"] == other.identity["stats"]["n_obs_fields"]
+
+NEVER_WORKED = {
+    "without latent space": 'prepare(obs=adata.obs, X_umap_2d=adata.obsm["X_umap"], out_dir="./export")',
+    "latent space not there": """
+prepare(latent_space=adata.obsm.get("no"), obs=adata.obs, X_umap_2d=adata.obsm["X_umap"], out_dir="./export")
+""",
+    "AnnData in place of arrays": 'prepare(adata, "./my_export")',
+    "names of another version": 'prepare(adata, output_dir="./my_export", compress=True)',
+    "embedding without a dimension": """
+prepare(latent_space=adata.obsm["X_pca"], obs=adata.obs, X_umap=adata.obsm["X_umap"], out_dir="./export")
+""",
+}
+
+
+@pytest.mark.usefixtures("original")
+@pytest.mark.parametrize("call", NEVER_WORKED)
+def test_documented_call_that_never_worked(call, adata, monkeypatch, tmp_path):
+    """The same kind of error from both, but none of ours leaves a folder."""
+    errors = {}
+    for package in ("atlaswriter", "cellucid"):
+        with pytest.raises((ValueError, TypeError)) as caught:
+            run(HEAD + NEVER_WORKED[call], package, adata, monkeypatch, tmp_path / package)
+        errors[package] = caught.value
+    kind = TypeError if isinstance(errors["cellucid"], TypeError) else ValueError
+    assert isinstance(errors["atlaswriter"], kind)
+    assert not list((tmp_path / "atlaswriter").iterdir())
+
+
+def test_signature(original):
+    """Every parameter of the original, in its order, with its default; ours follow by keyword only."""
+    mine = list(inspect.signature(prepare).parameters.values())
+    other = list(inspect.signature(original.prepare).parameters.values())
+    assert [(item.name, item.kind, item.default) for item in mine[: len(other)]] == [
+        (item.name, item.kind, item.default) for item in other
+    ]
+    assert {item.kind for item in mine[len(other) :]} == {inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_default_folder(tmp_path):
+    """exports/ in the folder that Python was started in."""
+    script = """
+import numpy as np, pandas as pd, os
+from atlaswriter import prepare
+points = np.arange(6.0).reshape(3, 2)
+prepare(latent_space=points, obs=pd.DataFrame(index=range(3)), X_umap_2d=points)
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+    assert check(tmp_path / "exports").ok
+
+
+def minimal(**changes):
+    points = np.random.default_rng(3).normal(size=(N, 2))
+    table = pd.DataFrame({"score": np.arange(N, dtype=np.float32)})
+    return {"latent_space": points, "obs": table, "X_umap_2d": points} | changes
+
+
+def test_returns_a_report(tmp_path):
+    report = prepare(out_dir=tmp_path / "export", **minimal())
+    assert isinstance(report, Report)
+    assert report.files == len(Folder(tmp_path / "export").files())
+
+
+OPTIONAL = [
+    name
+    for name, item in inspect.signature(prepare).parameters.items()
+    if item.default is None and name not in ("latent_space", "obs", "X_umap_2d")
+]
+
+
+def test_none_is_taken_for_every_optional_argument(tmp_path):
+    """Also for those whose default is something else, where the documentation passes it."""
+    everything = dict.fromkeys([*OPTIONAL, "var_gene_id_column", "centroid_outlier_quantile"])
+    prepare(out_dir=tmp_path / "export", **minimal(**everything))
+    assert check(tmp_path / "export").ok
+    fields = minimal(vector_fields={"velocity_umap_2d": None}, X_umap_1d=None, X_umap_3d=None)
+    prepare(out_dir=tmp_path / "vectors", **fields)
+    assert "vector_fields" not in Folder(tmp_path / "vectors").identity
+
+
+def test_second_call(tmp_path):
+    """Refused without force and nothing touched; with force the whole folder is replaced."""
+    out = tmp_path / "export"
+    prepare(out_dir=out, compression=6, **minimal(connectivities=np.ones((N, N))))
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="force=True"):
+        prepare(out_dir=out, **minimal())
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    prepare(out_dir=out, force=True, **minimal())
+    assert Folder(out).files() == [
+        "dataset_identity.json",
+        "obs/score.values.f32",
+        "obs_manifest.json",
+        "points_2d.bin",
+    ]
+    assert check(out).ok
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"latent_space": None},
+        {"obs": None},
+        {"X_umap_2d": None},
+        {"X_umap_2d": np.zeros(N)},
+        {"X_umap_2d": np.zeros((N, 3))},
+        {"X_umap_3d": np.zeros((N + 1, 3))},
+        {"latent_space": np.zeros((N + 1, 2))},
+        {"obs": pd.DataFrame({"score": [1.0]})},
+        {"gene_expression": np.zeros((N, 2))},
+        {"gene_expression": np.zeros((N, 2)), "var": pd.DataFrame(index=["one"])},
+        {"gene_expression": np.zeros((N + 1, 1)), "var": pd.DataFrame(index=["one"])},
+        {"connectivities": sp.eye(N + 1, format="csr")},
+        {"vector_fields": {"velocity_umap_2d": np.zeros((N + 1, 2))}},
+        {"vector_fields": {"velocity_umap_2d": np.zeros((N, 3))}},
+        {"vector_fields": {"velocity umap_2d": np.zeros((N, 2))}},
+        {
+            "obs": pd.DataFrame({"many": pd.Categorical.from_codes([0] * N, [str(i) for i in range(255)])}),
+            "obs_categorical_dtype": "uint8",
+        },
+    ],
+    ids=" ".join,
+)
+def test_promised_value_errors(original, tmp_path, changes):
+    """What the documentation says is a ValueError is one here too."""
+    for number, program in enumerate((original.prepare, prepare)):
+        with pytest.raises(ValueError):
+            quietly(program, out_dir=tmp_path / str(number), **minimal(**changes))
+    assert not (tmp_path / "1").exists()
+
+
+def test_list_of_datasets(original, tmp_path):
+    """generate_datasets_manifest, which the original keeps in `prepare_data`."""
+    gene = {"gene_expression": np.ones((N, 1)), "var": pd.DataFrame(index=["CD3E"])}
+    for name in ("dataset_a", "dataset_b"):
+        prepare(out_dir=tmp_path / name, dataset_name=f"Dataset {name[-1]}", **minimal(**gene))
+    call = f"path = generate_datasets_manifest({str(tmp_path)!r}, default_dataset='Dataset_b')"
+    lists = []
+    for module in ("cellucid.prepare_data", "atlaswriter"):
+        names = {}
+        quietly(exec, f"from {module} import generate_datasets_manifest\n{call}", names)
+        assert names["path"] == tmp_path / "datasets.json"
+        lists.append(json.loads(names["path"].read_text()))
+    assert lists[0] == lists[1]
+    assert [entry["id"] for entry in lists[1]["datasets"]] == ["Dataset_a", "Dataset_b"]

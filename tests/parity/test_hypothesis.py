@@ -18,7 +18,9 @@ from .viewer import Stored
 
 pytestmark = pytest.mark.usefixtures("original")
 
-SPARSE = {f"{name}_{kind}": getattr(sp, f"{name}_{kind}") for name in ("csr", "csc", "coo") for kind in ("matrix", "array")}
+SPARSE = {
+    f"{name}_{kind}": getattr(sp, f"{name}_{kind}") for name in ("csr", "csc", "coo") for kind in ("matrix", "array")
+}
 GENE_TYPES = ["bool", "int8", "uint16", "int32", "int64", "float16", "float32", "float64"]
 
 
@@ -69,7 +71,9 @@ COLUMNS = {
 
 def points(draw, rng, shape, dtypes=("f4", "f8", "i4")):
     """Coordinates; on a grid some are equally far from a centre, which must not matter either."""
-    values = rng.normal(size=shape) * draw(st.sampled_from([0.1, 1.0, 100.0])) + draw(st.sampled_from([0.0, -7.0, 1000.0]))
+    values = rng.normal(size=shape) * draw(st.sampled_from([0.1, 1.0, 100.0])) + draw(
+        st.sampled_from([0.0, -7.0, 1000.0])
+    )
     if draw(st.booleans()):
         values = np.round(values)
     return np.asarray(values, dtype=draw(st.sampled_from(dtypes)), order=draw(st.sampled_from("CF")))

@@ -11,7 +11,7 @@ ROOT = Path(atlaswriter.__file__).parent
 LEAVES = {"errors", "names", "units", "report", "progress"}
 # What each part may import from the package, itself included.
 ARROWS = {
-    **{leaf: LEAVES for leaf in LEAVES},
+    **dict.fromkeys(LEAVES, LEAVES),
     "__init__": {"formats"},
     "demo": {"formats", "sources"} | LEAVES,
     "kernels": {"kernels"},

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from atlaswriter.codecs.gzip import inflate
 from atlaswriter.errors import FormatError
 from atlaswriter.formats.cellucid import check as check_module
 from atlaswriter.formats.cellucid.check import check
 from atlaswriter.formats.cellucid.layout import Layout
 from atlaswriter.formats.cellucid.rules_entries import edges_entry
-from atlaswriter.formats.cellucid.rules_files import inflate
 from atlaswriter.formats.cellucid.rules_payloads import examine_edges
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "exports"

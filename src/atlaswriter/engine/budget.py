@@ -45,8 +45,8 @@ class Budget:
             raise BudgetError(
                 f"{what} needs {format_bytes(size)}, but of the memory budget of {format_bytes(self.limit)} "
                 f"only {format_bytes(self.free)} are left beside the {format_bytes(self.base)} the process "
-                f"holds already; the smallest budget that works is {format_bytes(self.base + size)} "
-                "(memory_budget=, -M)"
+                f"holds already; the smallest budget that works is about "
+                f"{-(-(self.base + size) // 2**20)}MiB (memory_budget=, -M)"
             )
 
     @contextmanager

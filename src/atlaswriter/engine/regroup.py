@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from atlaswriter.engine.run import Team
 from atlaswriter.kernels import csr, quantize
+from atlaswriter.kernels._jit import readable
 from atlaswriter.sources.base import Array, Compressed, Matrix
 
 # Rows handed to one call of a kernel at a time: their entries are converted in a buffer of this size.
@@ -117,27 +118,26 @@ def canonical(rows: Array, values: Array) -> SparseColumn:
 
 def _csc_batches(matrix: Compressed, genes: NDArray[np.int64], room: int) -> Iterator[Batch]:
     dtype = work_dtype(matrix.data.dtype)
-    indices = _kernel_indices(matrix.indices)
+    indices = kernel_indices(matrix.indices)
     sizes = (matrix.indptr[genes + 1] - matrix.indptr[genes]).astype(np.int64) * dtype.itemsize
     for first, last in _split(sizes, room):
         columns: list[GeneColumn] = []
         for gene in genes[first:last]:
             entries = slice(int(matrix.indptr[gene]), int(matrix.indptr[gene + 1]))
             values = np.ascontiguousarray(matrix.data[entries], dtype=dtype)
-            columns.append(canonical(np.ascontiguousarray(indices[entries]), values))
+            columns.append(canonical(np.ascontiguousarray(indices[entries]), readable(values)))
         yield Batch(first, columns, int(sizes[first:last].sum()))
 
 
-def _kernel_indices(indices: Array) -> Array:
+def kernel_indices(indices: Array) -> Array:
     """Indices in a dtype that kernels take (scipy and HDF5 files know others too)."""
-    if indices.dtype in (np.int32, np.int64) and indices.dtype.isnative:
-        return indices
-    return indices.astype(np.int64)
+    known = indices.dtype in (np.int32, np.int64) and indices.dtype.isnative
+    return readable(np.ascontiguousarray(indices, dtype=None if known else np.int64))
 
 
 def _csr_batches(matrix: Compressed, genes: NDArray[np.int64], team: Team, room: int) -> Iterator[Batch]:
-    indptr = np.ascontiguousarray(matrix.indptr, dtype=np.int64)
-    indices = _kernel_indices(np.ascontiguousarray(matrix.indices))
+    indptr = readable(np.ascontiguousarray(matrix.indptr, dtype=np.int64))
+    indices = kernel_indices(matrix.indices)
     parts = _row_parts(indptr, team.workers)
     counts = _count_parts(indices, indptr, parts, matrix.shape[1], team)[:, genes]
     per_gene = counts.sum(axis=0)
@@ -194,6 +194,6 @@ def _place_part(
         stop = int(np.searchsorted(indptr, indptr[first] + _BLOCK_ENTRIES, side="right")) - 1
         stop = min(max(stop, first + 1), last)
         begin, end = int(indptr[first]), int(indptr[stop])
-        block = np.ascontiguousarray(data[begin:end], dtype=values.dtype)
+        block = readable(np.ascontiguousarray(data[begin:end], dtype=values.dtype))
         csr.place(indptr[first : stop + 1], indices[begin:end], block, first, begin, slot, cursor, rows, values)
         first = stop

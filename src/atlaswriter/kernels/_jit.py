@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 
 class Kernel:
@@ -64,6 +66,23 @@ class Kernel:
 
         declared = {normalize_signature(signature)[0] for signature in self.signatures}  # type: ignore[no-untyped-call]
         return [str(args) for args in self._dispatcher.signatures if args not in declared]
+
+
+class _Unlocked:
+    """Memory of an array, offered as writable."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self.owner = array
+        self.__array_interface__ = {**array.__array_interface__, "data": (array.ctypes.data, False)}
+
+
+def readable(array: NDArray[Any]) -> NDArray[Any]:
+    """An array whose type kernels know, for one they only read.
+
+    numba takes a read-only array (a memory map, say) for another type, and would compile every
+    kernel once more for it. This is the same memory without that mark.
+    """
+    return array if array.flags.writeable else np.asarray(_Unlocked(array))
 
 
 def kernel(*signatures: str) -> Callable[[Callable[..., Any]], Kernel]:

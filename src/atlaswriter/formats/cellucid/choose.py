@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from atlaswriter.errors import InputError, Problem, listed
@@ -18,7 +18,6 @@ _LATENT = (
     "x_scanvi", "scanvi", "x_scvi", "scvi", "x_totalvi", "x_pca_harmony", "x_harmony", "harmony", "x_pca", "pca",
 )  # fmt: skip
 _DIMENSION = re.compile(r"([1-4])d?", re.IGNORECASE)
-_VECTORS = re.compile(r"(?!X_)(?P<field>.+)_(?P<basis>[^_]+?)(?:_[123]d)?", re.IGNORECASE)
 
 
 def _known(key: str, shapes: Shapes | Sequence[str], where: str) -> str:
@@ -81,7 +80,8 @@ def _find_embeddings(shapes: Shapes) -> dict[int, str]:
                 found.setdefault(dim, by_name[name])
     if found:
         return found
-    plane = [key for key in shapes if _columns(shapes, key) in (2, 3) and not _VECTORS.fullmatch(key)]
+    names = {_basis(key) for key in shapes}
+    plane = [key for key in shapes if _columns(shapes, key) in (2, 3) and not _is_vectors(key, names)]
     ordered = [by_name[name] for name in _OTHER_EMBEDDINGS if name in by_name] + plane
     for key in ordered:
         dim = _columns(shapes, key)
@@ -108,15 +108,25 @@ def vectors(shapes: Shapes, chosen: Sequence[str] | bool | None, embedding_keys:
         if isinstance(chosen, str | bool):
             raise InputError(Problem("vector_fields", f"is {chosen!r}", "pass a list of obsm keys, or False"))
         return [_known(key, shapes, "vector_fields") for key in dict.fromkeys(chosen)]
-    bases = {re.sub(r"^X_|_[1-4]d$", "", key, flags=re.IGNORECASE).lower() for key in embedding_keys}
+    bases = {_basis(key) for key in embedding_keys}
     return [
         key
         for key in shapes
-        if (match := _VECTORS.fullmatch(key)) is not None
-        and match["basis"].lower() in bases
-        and _columns(shapes, key) in SHOWN_DIMENSIONS
-        and key not in embedding_keys
+        if _is_vectors(key, bases) and _columns(shapes, key) in SHOWN_DIMENSIONS and key not in embedding_keys
     ]
+
+
+def _basis(key: str) -> str:
+    """``umap`` for ``X_umap`` and ``X_umap_2d``."""
+    return re.sub(r"^X_|_[1-4]d$", "", key, flags=re.IGNORECASE).lower()
+
+
+def _is_vectors(key: str, bases: Collection[str]) -> bool:
+    """Whether a key reads ``<field>_<basis>[_<dim>d]`` for one of the bases."""
+    without_dimension = re.sub(r"_[123]d$", "", key, flags=re.IGNORECASE).lower()
+    return not key.lower().startswith("x_") and any(
+        without_dimension.endswith(f"_{basis}") and len(without_dimension) > len(basis) + 1 for basis in bases
+    )
 
 
 def graph(keys: Sequence[str], chosen: str | bool | None) -> str | None:

@@ -13,6 +13,7 @@ from atlaswriter.formats.cellucid.atlas import Atlas, Genes, group_vectors
 from atlaswriter.formats.cellucid.options import Options, Resources
 from atlaswriter.formats.cellucid.selection import select, select_genes
 from atlaswriter.formats.cellucid.target import check_early, target_path
+from atlaswriter.formats.cellucid.validate import check_atlas
 from atlaswriter.report import Report
 from atlaswriter.sources.base import Array, Column, Source
 from atlaswriter.sources.open import open_source
@@ -99,17 +100,20 @@ memory_budget, workers, progress
         As `atlaswriter.prepare`.
     """
     given = dict(locals())
-    options = Options(**{name: given[name] for name in Options.__dataclass_fields__ if name in given})
+    options = Options.of(given)
     resources = Resources(workers, memory_budget, progress)
     problems = Problems()
     target = problems.attempt(target_path, out, "out")
     report = Report(str(target), "cellucid v1")
     if target is not None:
         check_early(options, target, resources, problems)
+    # Reading may take long: what is wrong with the options is said at once.
     problems.raise_if_any()
     assert target is not None  # noqa: S101 - no target is a problem
     with report.phase("read"):
         atlas = _read(source, given, options, problems, report)
+        check_atlas(atlas, options, target, problems)
+    problems.raise_if_any()
     from atlaswriter.formats.cellucid.write import export
 
     return export(atlas, options, target, resources, report)
@@ -125,7 +129,6 @@ def _read(source: Any, given: Mapping[str, Any], options: Options, problems: Pro
         atlas = _atlas(opened, given, problems, report)
     finally:
         opened.close()
-    problems.raise_if_any()
     preparing.join()
     return atlas
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from atlaswriter.engine.regroup import kernel_indices
 from atlaswriter.formats.cellucid import layout
 from atlaswriter.kernels import edges
+from atlaswriter.kernels._jit import readable
 from atlaswriter.sources.base import Array, Compressed, Matrix
 
 
@@ -28,14 +30,13 @@ def _pattern(matrix: Matrix) -> tuple[Array, Array]:
     if not isinstance(matrix, Compressed):
         rows, columns = np.nonzero(matrix)
         return np.r_[0, np.cumsum(np.bincount(rows, minlength=matrix.shape[0]))].astype(np.int64), columns
-    indptr = np.ascontiguousarray(matrix.indptr, dtype=np.int64)
-    indices = np.ascontiguousarray(matrix.indices)
+    indptr = readable(np.ascontiguousarray(matrix.indptr, dtype=np.int64))
+    indices = matrix.indices
     if np.count_nonzero(matrix.data) < indices.size:
         kept = matrix.data != 0
         indices = indices[kept]
         indptr = np.r_[0, np.cumsum(kept, dtype=np.int64)][indptr]
-    if not (indices.dtype in (np.int32, np.int64) and indices.dtype.isnative):
-        indices = indices.astype(np.int64)
+    indices = kernel_indices(indices)
     if not edges.rows_ascend(indptr, indices):
         indices = _sorted_rows(indptr, indices, matrix.shape)
     return indptr, indices

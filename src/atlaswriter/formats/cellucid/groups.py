@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 
 from atlaswriter.formats.cellucid.points import Frame
 from atlaswriter.kernels import groups
+from atlaswriter.kernels._jit import readable
 from atlaswriter.sources.base import Array
 
 
 def kernel_coords(array: Array) -> Array:
     """Coordinates in a layout and dtype that kernels take; the array itself where it is one already."""
     dtype = array.dtype if array.dtype in (np.float32, np.float64) and array.dtype.isnative else np.float64
-    return np.ascontiguousarray(array, dtype=dtype)
+    return readable(np.ascontiguousarray(array, dtype=dtype))
 
 
 def _means(

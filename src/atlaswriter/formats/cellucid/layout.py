@@ -53,8 +53,12 @@ class Layout:
 
     def entries(self) -> set[str]:
         """Every name that an export may have at its top level."""
-        names = {getattr(self, item.name) for item in fields(self)} | {IDENTITY, VECTORS_DIR}
-        return names | {points_file(dim, gz) for dim in DIMENSIONS for gz in (False, True)}
+        return {getattr(self, item.name) for item in fields(self)} | reserved_names()
+
+
+def reserved_names() -> set[str]:
+    """Top-level names that no `Layout` changes."""
+    return {IDENTITY, VECTORS_DIR} | {points_file(dim, gz) for dim in DIMENSIONS for gz in (False, True)}
 
 
 def gz_suffix(compressed: bool) -> str:

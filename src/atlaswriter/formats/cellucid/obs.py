@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from atlaswriter.formats.cellucid import layout
+from atlaswriter.formats.cellucid import costs, layout
 from atlaswriter.formats.cellucid.atlas import Atlas
 from atlaswriter.formats.cellucid.groups import centroids, kernel_coords, outlier_quantiles
 from atlaswriter.formats.cellucid.job import Job
@@ -56,20 +56,17 @@ class ObsWriter:
         n_cells, team = self.job.n_cells, self.job.team
         what = f"obs[{key!r}]"
         if isinstance(column, Continuous):
-            # values in float64, as stored, compressed
-            return team.submit(self._write_continuous, key, column, memory=n_cells * 16, what=what).result
+            return team.submit(self._write_continuous, key, column, memory=costs.continuous(n_cells), what=what).result
         bits = layout.codes_bits(len(column.categories), self.job.options.obs_categorical_dtype)
         codes = stored_codes(column, bits)
         counts = np.zeros(len(column.categories), np.int64)
         groups.count(codes, counts)
-        # codes, distances and a copy for their quantile
-        first = team.submit(self._write_codes, key, column, codes, counts, memory=n_cells * 20, what=what)
-        # distances, cells, order, quantiles, as stored
-        second = team.submit(self._write_outliers, key, codes, counts, memory=n_cells * 30, what=what)
+        first = team.submit(self._write_codes, key, column, codes, counts, memory=costs.codes(n_cells), what=what)
+        second = team.submit(self._write_outliers, key, codes, counts, memory=costs.outliers(n_cells), what=what)
         return lambda: self._categorical_entry(key, column, bits, first, second)
 
     def _write_continuous(self, key: str, column: Continuous) -> Entry:
-        encoded = self._write_values(self._values, key, column.values, f"obs[{key!r}]")
+        encoded = self._write_values(self._values, key, column.values)
         warnings = []
         if encoded.n_missing:
             warnings.append(f"obs[{key!r}]: {encoded.n_missing:,} values are NaN or infinite, stored as missing")
@@ -77,8 +74,8 @@ class ObsWriter:
             warnings.append(f"obs[{key!r}]: whole numbers above {_EXACT_INTEGERS:,} are rounded to float32")
         return Entry([key, *(encoded.bounds or ())], {"key": key, "kind": "continuous"}, warnings)
 
-    def _write_values(self, pattern: str, key: str, values: Array, where: str) -> Encoded:
-        encoded = self._encoder.encode(values, where)
+    def _write_values(self, pattern: str, key: str, values: Array) -> Encoded:
+        encoded = self._encoder.encode(values)
         self.job.write(layout.resolve(pattern, key), encoded.content)
         self.job.progress.add(encoded.content.nbytes)
         return encoded
@@ -110,7 +107,7 @@ class ObsWriter:
             quantiles = np.full(codes.size, np.nan, np.float32)
         else:
             quantiles = outlier_quantiles(self._latent, codes, counts, min_points=self.job.options.centroid_min_points)
-        return self._write_values(self._outliers, key, quantiles, f"outliers of obs[{key!r}]")
+        return self._write_values(self._outliers, key, quantiles)
 
     def _categorical_entry(
         self,

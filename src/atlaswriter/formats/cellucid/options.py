@@ -6,15 +6,17 @@ import math
 import os
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from atlaswriter.errors import Problems
-from atlaswriter.formats.cellucid.layout import Layout
+from atlaswriter.formats.cellucid.layout import Layout, reserved_names
 from atlaswriter.names import safe_name
+from atlaswriter.units import parse_bytes
 
-_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,12 @@ class Options:
     source_citation: str | None = None
     created_at: str | None = None
     layout: Layout = field(default_factory=Layout)
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], **others: Any) -> Options:
+        """Options from among the arguments of a call; NumPy scalars become plain numbers."""
+        known = {name: given[name] for name in cls.__dataclass_fields__ if name in given}
+        return cls(**{name: _plain(value) for name, value in (known | others).items()})
 
     @property
     def level(self) -> int | None:
@@ -79,7 +87,7 @@ class Options:
 
     def _one_of(self, problems: Problems, name: str, allowed: tuple[Any, ...], shown: str | None = None) -> None:
         value = getattr(self, name)
-        if isinstance(value, bool) or value not in allowed or isinstance(value, float):
+        if isinstance(value, bool) or not isinstance(value, int | str | None) or value not in allowed:
             problems.add(
                 name, f"{value!r} is not allowed", f"use {shown or ' or '.join(repr(item) for item in allowed)}"
             )
@@ -89,7 +97,7 @@ class Options:
         if quantile is not None and (not _is_number(quantile) or not 0.5 < quantile < 1):
             problems.add("centroid_outlier_quantile", f"{quantile!r} is not between 0.5 and 1", "use None or e.g. 0.95")
         count = self.centroid_min_points
-        if isinstance(count, bool) or not hasattr(count, "__index__") or count < 1:
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             problems.add("centroid_min_points", f"{count!r} is not a whole number above 0", "use e.g. 10")
 
     def _check_texts(self, problems: Problems) -> None:
@@ -97,16 +105,19 @@ class Options:
             value = getattr(self, item.name)
             if item.name.startswith(("dataset_", "source_", "created_")) and not isinstance(value, str | None):
                 problems.add(item.name, f"{value!r} is not text")
-        epoch = os.environ.get("SOURCE_DATE_EPOCH")
-        if self.created_at is None and epoch and not epoch.isdecimal():
-            problems.add("SOURCE_DATE_EPOCH", f"{epoch!r} is not a number of seconds")
+        try:
+            self.timestamp()
+        except (ValueError, OverflowError, OSError):
+            problems.add("SOURCE_DATE_EPOCH", f"{os.environ['SOURCE_DATE_EPOCH']!r} is not a number of seconds")
 
     def _check_layout(self, problems: Problems) -> None:
         names = [getattr(self.layout, item.name) for item in fields(self.layout)]
         for name in names:
             if not isinstance(name, str) or not _FILE_NAME.fullmatch(name):
                 problems.add("file and folder names", f"{name!r} is not a plain name", "use letters, digits, . _ -")
-        if len(set(names)) < len(names):
+            elif name in reserved_names():
+                problems.add("file and folder names", f"{name!r} is the name of another file of the export")
+        if len(set(map(str, names))) < len(names):
             problems.add("file and folder names", "two of them are the same")
 
 
@@ -123,8 +134,14 @@ class Resources:
         workers = self.workers
         if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
             problems.add("workers", f"{workers!r} is not a whole number above 0", "use None for all usable CPUs")
+        if self.memory_budget is not None:
+            problems.attempt(parse_bytes, self.memory_budget)
         if self.progress is not None and not isinstance(self.progress, bool):
             problems.add("progress", f"{self.progress!r} is not True, False or None")
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "dtype") and getattr(value, "ndim", None) == 0 else value
 
 
 def _is_number(value: Any) -> bool:

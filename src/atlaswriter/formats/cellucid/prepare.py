@@ -14,6 +14,7 @@ from atlaswriter.formats.cellucid.layout import Layout
 from atlaswriter.formats.cellucid.options import Options, Resources
 from atlaswriter.formats.cellucid.selection import select, select_genes
 from atlaswriter.formats.cellucid.target import check_early, target_path
+from atlaswriter.formats.cellucid.validate import check_atlas
 from atlaswriter.formats.cellucid.write import export
 from atlaswriter.report import Report
 from atlaswriter.sources.base import Array, Column
@@ -166,9 +167,9 @@ connectivity_manifest_filename, connectivity_binary_dirname : str
         check_early(options, target, resources, problems)
     with report.phase("check"):
         atlas = _atlas(given, problems)
+        check_atlas(atlas, options, target, problems)
     problems.raise_if_any()
-    assert atlas is not None  # noqa: S101 - no atlas without a problem
-    assert target is not None  # noqa: S101
+    assert target is not None  # noqa: S101 - no target is a problem
     return export(atlas, options, target, resources, report)
 
 
@@ -181,8 +182,7 @@ def _options(given: Mapping[str, Any]) -> Options:
         connectivity_manifest=given["connectivity_manifest_filename"],
         connectivity_dir=given["connectivity_binary_dirname"],
     )
-    known = Options.__dataclass_fields__.keys() - {"layout"}
-    return Options(layout=names, **{name: given[name] for name in known})
+    return Options.of(given, layout=names)
 
 
 # Arguments that cellucid 0.0.9 does not have.
@@ -221,8 +221,8 @@ def _reference(given: Mapping[str, Any]) -> Report:
     return report
 
 
-def _atlas(given: Mapping[str, Any], problems: Problems) -> Atlas | None:
-    """The parts of the export; None when so much is wrong that there are none to check."""
+def _atlas(given: Mapping[str, Any], problems: Problems) -> Atlas:
+    """The parts of the export, as far as they can be read."""
     embeddings: dict[int, Array] = {}
     for dim in (1, 2, 3, 4):
         name = f"X_umap_{dim}d"
@@ -240,12 +240,16 @@ def _atlas(given: Mapping[str, Any], problems: Problems) -> Atlas | None:
     graph = given["connectivities"]
     if graph is not None:
         graph = problems.attempt(matrix_of, graph, "connectivities")
-    n_cells = next((array.shape[0] for array in embeddings.values() if array.ndim), 0)
-    if problems.found and not (embeddings and obs):
-        return None
+    n_cells = len(next(iter(embeddings.values()))) if embeddings else _rows(given["obs"])
+    if _rows(given["obs"]) not in (0, n_cells):
+        problems.add("obs", f"has {_rows(given['obs'])} rows", f"the embeddings have {n_cells}")
     atlas = Atlas(n_cells, embeddings, latent, obs, genes, graph)
     atlas.vectors = _vectors(given["vector_fields"], atlas, problems)
     return atlas
+
+
+def _rows(table: Any) -> int:
+    return len(table) if hasattr(table, "columns") else 0
 
 
 def _obs(obs: Any, obs_keys: Any, problems: Problems) -> list[tuple[str, Column]]:

@@ -7,29 +7,20 @@ from __future__ import annotations
 
 import json
 import math
-import zlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from atlaswriter.codecs.gzip import inflate
 from atlaswriter.errors import FormatError, Problem
-
-_isal: ModuleType | None
-try:
-    from isal import igzip_lib as _isal
-except ImportError:  # no wheel for this machine
-    _isal = None
 
 Array = NDArray[Any]
 
 _REMEDY = "export again, or copy the folder again from where it was complete"
-
-_GZIP_RESERVED_FLAGS = 0xE0
 
 
 class ReadError(FormatError):
@@ -155,34 +146,3 @@ def _read(path: Path, name: str, size: int | None = None) -> bytes:
         if isinstance(error, ReadError):
             raise
         raise ReadError("file.unreadable", name, f"cannot be read ({error or 'out of memory'})") from None
-
-
-def inflate(content: bytes, size: int) -> bytes:
-    """Content of a gzip file of one member, at most ``size + 1`` bytes of it.
-
-    A result longer than `size` means that the file holds more than it should; nothing past that
-    byte was inflated or verified.
-
-    Raises
-    ------
-    FormatError
-        The stream is damaged or cut short, or something follows its end.
-    """
-    # ISA-L lets reserved header bits pass, which zlib and browsers refuse.
-    if len(content) > 3 and content[3] & _GZIP_RESERVED_FLAGS:
-        raise FormatError("damaged gzip header")
-    decoder = _isal.IgzipDecompressor(flag=_isal.DECOMP_GZIP) if _isal else zlib.decompressobj(16 + zlib.MAX_WBITS)
-    failures = (zlib.error, _isal.IsalError) if _isal else (zlib.error,)
-    try:
-        result: bytes = decoder.decompress(content, size + 1)
-    except failures as error:
-        raise FormatError(f"damaged gzip stream ({error})") from None
-    except (MemoryError, OverflowError):
-        raise FormatError("content too large to inflate") from None
-    if len(result) > size:
-        return result
-    if not decoder.eof:
-        raise FormatError("gzip stream is cut short")
-    if decoder.unused_data:
-        raise FormatError("something follows the end of the gzip stream")
-    return result

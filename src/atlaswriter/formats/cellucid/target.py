@@ -23,7 +23,7 @@ def check_early(options: Options, target: Path, resources: Resources, problems: 
     """Everything that can be said before the data is looked at."""
     options.check(problems)
     resources.check(problems)
-    if not problems.found:
+    if isinstance(options.force, bool):
         check_target(
             target, force=options.force, foreign=lambda path: foreign_entries(path, options.layout), problems=problems
         )

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from atlaswriter.engine.regroup import GeneColumn, SparseColumn, work_dtype
-from atlaswriter.errors import InputError, Problem
 from atlaswriter.formats.cellucid.layout import TOP
 from atlaswriter.kernels import quantize
+from atlaswriter.kernels._jit import readable
 from atlaswriter.sources.base import Array
 
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
 # Lifts ranges so small that top / range overflows; a power of two, so nothing is rounded.
 _LIFT = 2.0**600
 
@@ -63,22 +62,13 @@ class ValueEncoder:
         self.quantizer = quantizer
         self._scratch = threading.local()
 
-    def encode(self, column: GeneColumn, where: str) -> Encoded:
-        """Encode one column; `where` names it in errors.
-
-        Raises
-        ------
-        InputError
-            A finite value is beyond what float32 can hold.
-        """
+    def encode(self, column: GeneColumn) -> Encoded:
+        """Encode one column, whose finite values float32 can hold."""
         if not isinstance(column, SparseColumn):
-            column = np.ascontiguousarray(column, dtype=work_dtype(column.dtype))
+            column = readable(np.ascontiguousarray(column, dtype=work_dtype(column.dtype)))
         values = column.values if isinstance(column, SparseColumn) else column
         low, high, n_finite = quantize.bounds(values)
         n_missing = values.size - n_finite
-        if n_finite and max(-low, high) > _FLOAT32_MAX:
-            found = f"has values up to {max(-low, high):.3g}; the format holds up to {_FLOAT32_MAX:.3g}"
-            raise InputError(Problem(where, found, "rescale it or leave it out"))
         if values.size < self.n_cells:
             low, high = min(low, 0.0), max(high, 0.0)
         if self.bits is None:

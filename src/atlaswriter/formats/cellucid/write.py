@@ -12,9 +12,8 @@ from typing import Any
 from atlaswriter import __version__
 from atlaswriter.engine.budget import Budget
 from atlaswriter.engine.run import Team
-from atlaswriter.errors import Problems
-from atlaswriter.formats.cellucid import layout
-from atlaswriter.formats.cellucid.atlas import Atlas, check_atlas
+from atlaswriter.formats.cellucid import costs, layout
+from atlaswriter.formats.cellucid.atlas import Atlas
 from atlaswriter.formats.cellucid.genes import GeneWriter
 from atlaswriter.formats.cellucid.graph import extract_edges
 from atlaswriter.formats.cellucid.job import Job
@@ -24,7 +23,6 @@ from atlaswriter.formats.cellucid.points import Frame
 from atlaswriter.formats.cellucid.warmup import warm_up
 from atlaswriter.progress import Progress
 from atlaswriter.report import Report
-from atlaswriter.sinks import fs
 from atlaswriter.sinks.folder import FolderSink
 from atlaswriter.sources.base import Array, Matrix
 from atlaswriter.units import usable_cpus
@@ -33,14 +31,14 @@ log = logging.getLogger(__name__)
 
 
 def export(atlas: Atlas, options: Options, target: Path, resources: Resources, report: Report) -> Report:
-    """Check, write and publish one export.
+    """Write and publish one export.
 
     Parameters
     ----------
     atlas
-        What to export.
+        What to export; `check_atlas` has passed it.
     options, resources
-        Already checked by `check_early`.
+        `check_early` has passed them.
     target
         The folder to appear.
     report
@@ -49,19 +47,17 @@ def export(atlas: Atlas, options: Options, target: Path, resources: Resources, r
     Raises
     ------
     InputError
-        Something is wrong with the input; nothing was written.
+        Coordinates overflow float64, or displacements float32; the target is as it was.
     BudgetError
         The memory budget is too small.
     OutputError
         The output cannot be written; the target is as it was.
     """
-    problems = Problems()
     budget = Budget(resources.memory_budget)
-    check_atlas(atlas, options, case_sensitive=fs.case_sensitive(target), problems=problems)
-    problems.raise_if_any()
+    workers = resources.workers or usable_cpus()
+    budget.require(*costs.largest(atlas, options, workers))
     with report.phase("kernels"):
         warm_up(atlas, options)
-    workers = resources.workers or usable_cpus()
     with FolderSink(target, force=options.force) as sink, Team(workers, budget) as team:
         job = Job(atlas.n_cells, options, team, sink, Progress(resources.progress))
         with report.phase("write") as phase, job.progress.phase(target.name, payload_bytes(atlas, options)):
@@ -108,16 +104,8 @@ def _submit_graph(atlas: Atlas, job: Job) -> Future[tuple[int, int]] | None:
         return None
     directory = job.options.layout.connectivity_dir
     job.sink.make_dir(directory)
-    size = layout.index_dtype(atlas.n_cells)[1]
-    # indices in order, lower half, both ends of at most every entry, their compressed form
-    memory = _stored_entries(atlas.graph) * (8 + 3 * size) + atlas.n_cells * 24
+    memory = costs.graph(atlas.graph)
     return job.team.submit(_write_edges, atlas.graph, directory, job, memory=memory, what="connectivities")
-
-
-def _stored_entries(matrix: Matrix) -> int:
-    from atlaswriter.sources.base import Compressed
-
-    return matrix.nnz if isinstance(matrix, Compressed) else int(matrix.size)
 
 
 def _write_edges(graph: Matrix, directory: str, job: Job) -> tuple[int, int]:
@@ -138,12 +126,8 @@ def _submit_points(atlas: Atlas, frames: Mapping[int, Frame], job: Job) -> None:
         job.progress.add(content.nbytes)
 
     for dim, frame in frames.items():
-        # as stored, compressed
-        memory = atlas.n_cells * dim * 8
-        points = atlas.embeddings[dim]
-        job.team.submit(
-            write, layout.points_file(dim, compressed), lambda f=frame, p=points: f.points(p), memory=memory
-        )
+        path, points = layout.points_file(dim, compressed), atlas.embeddings[dim]
+        job.team.submit(write, path, lambda f=frame, p=points: f.points(p), memory=costs.points(atlas.n_cells, dim))
     if atlas.vectors:
         job.sink.make_dir(layout.VECTORS_DIR)
     for name, by_dim in atlas.vectors.items():
@@ -151,7 +135,10 @@ def _submit_points(atlas: Atlas, frames: Mapping[int, Frame], job: Job) -> None:
             path = layout.vectors_file(name, dim, compressed)
             where = f"vector field {name!r} {dim}D"
             job.team.submit(
-                write, path, lambda f=frames[dim], r=raw, w=where: f.vectors(r, w), memory=atlas.n_cells * dim * 8
+                write,
+                path,
+                lambda f=frames[dim], r=raw, w=where: f.vectors(r, w),
+                memory=costs.points(atlas.n_cells, dim),
             )
 
 
@@ -237,7 +224,7 @@ def payload_bytes(atlas: Atlas, options: Options) -> int:
     if atlas.genes is not None:
         total += n_cells * len(atlas.genes.ids) * ((options.var_quantization or 32) // 8)
     if atlas.graph is not None:
-        total += _stored_entries(atlas.graph) * layout.index_dtype(n_cells)[1]
+        total += costs.stored_entries(atlas.graph) * layout.index_dtype(n_cells)[1]
     return total
 
 

@@ -1,0 +1,147 @@
+"""Each kernel and codec alone, on one core, at the size of a real atlas."""
+# ruff: noqa: ANN001, ANN201, ANN202 - fixtures, as in tests
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import pytest
+from benchmarks import synthetic
+
+from atlaswriter.codecs import gzip, sparse_gzip
+from atlaswriter.engine.regroup import SparseColumn
+from atlaswriter.formats.cellucid.graph import extract_edges
+from atlaswriter.formats.cellucid.groups import centroids, outlier_quantiles
+from atlaswriter.formats.cellucid.points import Frame
+from atlaswriter.formats.cellucid.values import ValueEncoder
+from atlaswriter.kernels import csr, edges, groups, quantize
+from atlaswriter.sources.memory import matrix_of
+
+N_CELLS, N_GENES, DENSITY = 200_000, 100, 0.07
+BITS = pytest.mark.parametrize("bits", [8, 16])
+
+
+@pytest.fixture(scope="module")
+def atlas():
+    return synthetic.atlas(N_CELLS, N_GENES, DENSITY)
+
+
+@pytest.fixture(scope="module")
+def graph(atlas):
+    return matrix_of(atlas.obsp["connectivities"], "graph")
+
+
+@pytest.fixture(scope="module")
+def column(atlas):
+    """The gene whose density is nearest to that of the atlas."""
+    genes = atlas.X.tocsc()
+    gene = np.argmin(abs(np.diff(genes.indptr) - DENSITY * N_CELLS))
+    part = slice(genes.indptr[gene], genes.indptr[gene + 1])
+    return SparseColumn(genes.indices[part].astype(np.uint32), genes.data[part])
+
+
+@pytest.fixture(scope="module")
+def codes(atlas):
+    return atlas.obs["cell_type"].cat.codes.to_numpy().astype(np.uint8)
+
+
+def encoded_column(column, bits):
+    return ValueEncoder(N_CELLS, bits, "nearest").encode(column, "gene")
+
+
+def test_bounds(measure, column):
+    measure({"non-zero": column.values.size}, quantize.bounds, column.values)
+
+
+@BITS
+def test_quantise_sparse(measure, column, bits):
+    encoder = ValueEncoder(N_CELLS, bits, "nearest")
+    measure({"non-zero": column.rows.size, "cell": N_CELLS}, encoder.encode, column, "gene")
+
+
+@BITS
+def test_quantise_dense(measure, column, bits):
+    dense = np.zeros(N_CELLS, np.float32)
+    quantize.scatter(column.rows, column.values, dense)
+    encoder = ValueEncoder(N_CELLS, bits, "nearest")
+    measure({"cell": N_CELLS}, encoder.encode, dense, "gene")
+
+
+def test_truncate_sparse(measure, column):
+    encoder = ValueEncoder(N_CELLS, 8, "truncate")
+    measure({"non-zero": column.rows.size, "cell": N_CELLS}, encoder.encode, column, "gene")
+
+
+@BITS
+def test_gzip_sparse(measure, column, bits):
+    encoded = encoded_column(column, bits)
+    file = measure(
+        {"non-zero": column.rows.size, "cell": N_CELLS},
+        sparse_gzip.compress, encoded.content, encoded.rows, encoded.background,
+    )  # fmt: skip
+    assert zlib.decompress(file, 31) == encoded.content.tobytes()
+
+
+@BITS
+def test_gzip_general(measure, column, bits):
+    content = encoded_column(column, bits).content
+    measure({"non-zero": column.rows.size, "cell": N_CELLS}, gzip.compress, content, 6)
+
+
+def test_gzip_zlib(measure, column):
+    """What cellucid 0.0.9 calls."""
+    content = encoded_column(column, 8).content
+    measure({"non-zero": column.rows.size, "cell": N_CELLS}, zlib.compress, content, 6)
+
+
+def test_count(measure, atlas):
+    counts = np.zeros(N_GENES, np.int64)
+    measure({"non-zero": atlas.X.nnz}, csr.count, atlas.X.indices, counts)
+
+
+def test_place(measure, atlas):
+    expression = atlas.X
+    indptr = expression.indptr.astype(np.int64)
+    slot = np.arange(N_GENES, dtype=np.int32)
+    starts = np.r_[0, np.cumsum(np.bincount(expression.indices, minlength=N_GENES))][:-1]
+    rows, values = np.empty(expression.nnz, np.uint32), np.empty(expression.nnz, np.float32)
+
+    def arguments():
+        return indptr, expression.indices, expression.data, 0, 0, slot, starts.copy(), rows, values
+
+    measure({"non-zero": expression.nnz}, csr.place, fresh=arguments)
+    assert np.array_equal(values, expression.tocsc().data)
+
+
+def test_rows_ascend(measure, graph):
+    measure({"entry": graph.nnz}, edges.rows_ascend, graph.indptr.astype(np.int64), graph.indices)
+
+
+def test_edges(measure, graph):
+    measure({"entry": graph.nnz, "edge": graph.nnz // 2}, extract_edges, graph)
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_centroids(measure, atlas, codes, dim):
+    points = atlas.obsm[f"X_umap_{dim}d"]
+    names = [str(name) for name in atlas.obs["cell_type"].cat.categories]
+    counts = np.bincount(codes, minlength=len(names))
+    frame = Frame.around(points, "points")
+
+    def work():
+        return centroids(points, frame, codes, counts, names, quantile=0.95, min_points=10)
+
+    measure({"cell": N_CELLS}, work)
+
+
+def test_outlier_quantiles(measure, atlas, codes):
+    latent = atlas.obsm["X_pca"]
+    counts = np.bincount(codes)
+    measure({"cell": N_CELLS}, lambda: outlier_quantiles(latent, codes, counts, min_points=10))
+
+
+def test_category_sums(measure, atlas, codes):
+    latent = atlas.obsm["X_pca"]
+    sums = np.zeros((codes.max() + 1, latent.shape[1]))
+    measure({"cell": N_CELLS}, groups.add, latent, codes, np.zeros(latent.shape[1]), 1.0, sums)

@@ -1,0 +1,69 @@
+"""Memory that each part of an export takes, in bytes: what is drawn from the budget, and refused early."""
+
+from __future__ import annotations
+
+from atlaswriter.engine.regroup import batch_limits
+from atlaswriter.formats.cellucid import layout
+from atlaswriter.formats.cellucid.atlas import Atlas, Genes
+from atlaswriter.formats.cellucid.options import Options
+from atlaswriter.sources.base import Categorical, Compressed, Matrix
+
+# A batch of genes is worth its pass over the matrix from about this size on; larger ones gain nothing.
+_BATCH_ROOM = 1 << 30
+
+
+def points(n_cells: int, dim: int) -> int:
+    """One embedding or vector field: as stored, and compressed."""
+    return n_cells * dim * 8
+
+
+def continuous(n_cells: int) -> int:
+    """One numeric column: in float64, as stored, and compressed."""
+    return n_cells * 16
+
+
+def codes(n_cells: int) -> int:
+    """One categorical column's codes and centroids: codes, distances, and a copy for their quantile."""
+    return n_cells * 20
+
+
+def outliers(n_cells: int) -> int:
+    """One column's outlier quantiles: distances, cells, order, quantiles, as stored and compressed."""
+    return n_cells * 30
+
+
+def stored_entries(matrix: Matrix) -> int:
+    """Entries of a matrix that may be edges."""
+    return matrix.nnz if isinstance(matrix, Compressed) else int(matrix.size)
+
+
+def graph(matrix: Matrix) -> int:
+    """The graph: indices in order, its lower half, both ends of at most every entry, and one compressed."""
+    size = layout.index_dtype(matrix.shape[0])[1]
+    return stored_entries(matrix) * (8 + 3 * size) + int(matrix.shape[0]) * 24
+
+
+def gene_worker(n_cells: int, bits: int | None) -> int:
+    """One worker on genes: a dense column, its compressed form, a float32 one to truncate from."""
+    return n_cells * (2 * (bits or 32) // 8 + 4)
+
+
+def gene_room(genes: Genes, left: int) -> int:
+    """Bytes for one batch of genes when `left` are left beside the workers."""
+    least, most = batch_limits(genes.matrix)
+    return max(min(left, _BATCH_ROOM, most), least)
+
+
+def largest(atlas: Atlas, options: Options, workers: int) -> tuple[int, str]:
+    """The part that takes most when it gets as little as it can do with, and its name."""
+    n_cells = atlas.n_cells
+    parts = [(points(n_cells, dim), f"the {dim}D embedding") for dim in atlas.embeddings]
+    for key, column in atlas.obs:
+        size = outliers(n_cells) if isinstance(column, Categorical) else continuous(n_cells)
+        parts.append((size, f"obs[{key!r}]"))
+    if atlas.graph is not None:
+        parts.append((graph(atlas.graph), "connectivities"))
+    if atlas.genes is not None:
+        workers_bytes = workers * gene_worker(n_cells, options.var_quantization)
+        parts.append((gene_room(atlas.genes, 0) + workers_bytes, "writing genes"))
+    return max(parts)

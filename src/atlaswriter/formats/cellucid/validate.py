@@ -1,0 +1,178 @@
+"""Every rule that what is exported must obey, looked at before anything is written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atlaswriter.errors import Problems, listed
+from atlaswriter.formats.cellucid import layout
+from atlaswriter.formats.cellucid.atlas import Atlas, Genes
+from atlaswriter.formats.cellucid.options import Options
+from atlaswriter.names import plan_names, safe_name
+from atlaswriter.sinks import fs
+from atlaswriter.sources.base import Array, Categorical, Column, Compressed, Matrix
+
+_CHECK_ROWS = 1 << 16
+_MAX_CELLS = 2**32 - 1
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+_BEYOND = f"values beyond ±{_FLOAT32_MAX:.3g}, the largest the viewer can show"
+
+
+def check_atlas(atlas: Atlas, options: Options, target: Path | None, problems: Problems) -> None:
+    """Add everything that is wrong to `problems`; rename and merge what the options allow.
+
+    `target` tells the file system that file names must suit; None when it is not known.
+    """
+    case_sensitive = target is None or fs.case_sensitive(target)
+    if not atlas.embeddings:
+        problems.add("embeddings", "none was given", "pass X_umap_2d or X_umap_3d (--embedding)")
+    elif not 0 < atlas.n_cells <= _MAX_CELLS:
+        problems.add("cells", f"there are {atlas.n_cells}", f"an export has 1 to {_MAX_CELLS} cells")
+    for dim, points in atlas.embeddings.items():
+        _check_coordinates(points, atlas.n_cells, dim, f"X_umap_{dim}d", problems)
+    if atlas.latent is not None:
+        _check_coordinates(atlas.latent, atlas.n_cells, None, "latent_space", problems)
+    for name, by_dim in atlas.vectors.items():
+        if safe_name(name) != name:
+            problems.add(f"vector field {name!r}", "has characters that files cannot have", f"use {safe_name(name)!r}")
+        for dim, vectors in by_dim.items():
+            _check_coordinates(vectors, atlas.n_cells, dim, f"vector field {name!r} {dim}D", problems)
+    _check_obs(atlas, options, case_sensitive, problems)
+    _check_genes(atlas, options, case_sensitive, problems)
+    if atlas.graph is not None:
+        _check_shape(atlas.graph, (atlas.n_cells, atlas.n_cells), "connectivities", problems)
+    if 4 in atlas.embeddings:
+        atlas.warnings.append("4D points are written, but the viewer may not show them")
+
+
+def _check_coordinates(array: Array, n_cells: int, columns: int | None, where: str, problems: Problems) -> None:
+    if array.ndim != 2 or array.shape[0] != n_cells or array.shape[1] != (columns or array.shape[1]):
+        wanted = f"({n_cells}, {columns if columns is not None else 'any'})"
+        problems.add(where, f"has the shape {array.shape}", f"it must be {wanted}: one row per cell")
+        return
+    bad = _non_finite_rows(array)
+    if bad.size:
+        remedy = "leave these cells out, or set them to a finite place"
+        problems.add(where, f"{bad.size} cells are NaN or infinite, the first in rows {bad[:5].tolist()}", remedy)
+
+
+def _non_finite_rows(array: Array) -> NDArray[np.int64]:
+    if array.dtype.kind != "f":
+        return np.empty(0, np.int64)
+    found = []
+    for start in range(0, array.shape[0], _CHECK_ROWS):
+        block = array[start : start + _CHECK_ROWS]
+        # A sum that is finite proves that all are; only a suspicious block is looked at value by value.
+        with np.errstate(over="ignore", invalid="ignore"):
+            suspicious = not np.isfinite(block.sum())
+        if suspicious:
+            found.append(start + np.flatnonzero(~np.isfinite(block).all(axis=1)))
+    return np.concatenate(found) if found else np.empty(0, np.int64)
+
+
+def _check_shape(matrix: Matrix, shape: tuple[int, int], where: str, problems: Problems) -> None:
+    if tuple(matrix.shape) != shape:
+        problems.add(where, f"has the shape {tuple(matrix.shape)}", f"it must be {shape}")
+
+
+def _check_obs(atlas: Atlas, options: Options, case_sensitive: bool, problems: Problems) -> None:
+    plan = plan_names(
+        [key for key, _ in atlas.obs],
+        where="obs columns",
+        make_unique=options.make_unique,
+        case_sensitive=case_sensitive,
+        problems=problems,
+    )
+    _take_over(atlas, plan.renamed, plan.case_only, "obs column")
+    checked: list[tuple[str, Column]] = []
+    for key, (name, column) in zip(plan.keys, atlas.obs, strict=True):
+        where = f"obs[{name!r}]"
+        if isinstance(column, Categorical):
+            checked.append((key, _check_categories(column, options, where, problems)))
+            continue
+        checked.append((key, column))
+        if any(place.size for place in _beyond_float32(column.values)):
+            problems.add(where, _BEYOND, "rescale it, or leave it out")
+    atlas.obs = checked
+
+
+def _check_categories(column: Categorical, options: Options, where: str, problems: Problems) -> Categorical:
+    distinct = list(dict.fromkeys(column.categories))
+    if len(distinct) < len(column.categories):
+        if options.merge_equal_categories:
+            place = {label: code for code, label in enumerate(distinct)}
+            merged = np.array([place[label] for label in column.categories] + [-1])
+            column = Categorical(merged[column.codes], distinct)
+        else:
+            counts = Counter(column.categories)
+            repeated = [label for label in distinct if counts[label] > 1]
+            remedy = "give them different names, or pass merge_equal_categories=True (--merge-equal-categories)"
+            problems.add(where, f"several categories read the same as text: {listed(repeated)}", remedy)
+    limit_dtype = "uint16" if options.obs_categorical_dtype == "auto" else options.obs_categorical_dtype
+    limit = layout.MAX_CATEGORIES[layout.BITS_OF_DTYPE.get(limit_dtype, 16)]
+    if len(column.categories) > limit:
+        found = f"has {len(column.categories):,} categories; {limit_dtype} holds {limit:,}"
+        remedy = "leave the column out, make it numeric" + (", or use 'uint16'" if limit_dtype == "uint8" else "")
+        problems.add(where, found, remedy)
+    return column
+
+
+def _check_genes(atlas: Atlas, options: Options, case_sensitive: bool, problems: Problems) -> None:
+    genes = atlas.genes
+    if genes is None:
+        return
+    plan = plan_names(
+        genes.ids, where="genes", make_unique=options.make_unique, case_sensitive=case_sensitive, problems=problems
+    )
+    _take_over(atlas, plan.renamed, plan.case_only, "gene")
+    genes.ids = plan.keys
+    _check_shape(genes.matrix, (atlas.n_cells, genes.matrix.shape[1]), "gene_expression", problems)
+    too_large = _genes_beyond_float32(genes)
+    if too_large:
+        problems.add(f"{len(too_large)} genes", f"{_BEYOND}: {listed(too_large)}", "rescale them, or leave them out")
+
+
+def _beyond_float32(values: Array) -> Iterator[NDArray[np.int64]]:
+    """Places of finite values that float32 cannot hold, block by block; flat positions."""
+    if values.dtype.kind != "f" or values.dtype.itemsize <= 4:
+        return
+    flat = values.reshape(-1, order="A")
+    for start in range(0, flat.size, _CHECK_ROWS):
+        block = np.abs(flat[start : start + _CHECK_ROWS])
+        yield start + np.flatnonzero((block > _FLOAT32_MAX) & (block < np.inf))
+
+
+def _genes_beyond_float32(genes: Genes) -> list[str]:
+    matrix = genes.matrix
+    columns: set[int] = set()
+    for places in _beyond_float32(matrix.data if isinstance(matrix, Compressed) else matrix):
+        if places.size:
+            columns.update(_columns_of(matrix, places).tolist())
+    return [gene for gene, column in zip(genes.ids, genes.columns.tolist(), strict=True) if column in columns]
+
+
+def _columns_of(matrix: Matrix, places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Columns of entries: of a sparse matrix by position, of a dense one by flat position."""
+    columns: NDArray[np.int64]
+    if isinstance(matrix, Compressed):
+        columns = matrix.indices[places] if matrix.axis == 0 else matrix.indptr.searchsorted(places, "right") - 1
+    elif matrix.flags.f_contiguous and not matrix.flags.c_contiguous:
+        columns = places // matrix.shape[0]
+    else:
+        columns = places % matrix.shape[1]
+    return columns
+
+
+def _take_over(atlas: Atlas, renamed: list[tuple[str, str]], case_only: list[list[str]], kind: str) -> None:
+    atlas.renamed += [(kind, old, new) for old, new in renamed]
+    if case_only:
+        shown = "; ".join(" / ".join(group) for group in case_only[:20])
+        atlas.warnings.append(
+            f"{len(case_only)} groups of {kind} names differ only by case; a copy of the export to a disk that does "
+            f"not tell case apart (macOS, Windows) would mix them up: {shown}"
+        )
