@@ -67,4 +67,5 @@ def neighbor_graph(n_cells: int, random: np.random.Generator) -> csr_matrix:
     weights = random.random(others.size, dtype=np.float32) + np.float32(0.1)
     starts = np.arange(n_cells + 1) * NEIGHBORS
     graph = csr_matrix((weights, others.ravel(), starts), shape=(n_cells, n_cells))
+    graph.sum_duplicates()
     return graph.maximum(graph.T).tocsr()

@@ -47,7 +47,7 @@ def codes(atlas):
 
 
 def encoded_column(column, bits):
-    return ValueEncoder(N_CELLS, bits, "nearest").encode(column, "gene")
+    return ValueEncoder(N_CELLS, bits, "nearest").encode(column)
 
 
 def test_bounds(measure, column):
@@ -57,7 +57,7 @@ def test_bounds(measure, column):
 @BITS
 def test_quantise_sparse(measure, column, bits):
     encoder = ValueEncoder(N_CELLS, bits, "nearest")
-    measure({"non-zero": column.rows.size, "cell": N_CELLS}, encoder.encode, column, "gene")
+    measure({"non-zero": column.rows.size, "cell": N_CELLS}, encoder.encode, column)
 
 
 @BITS
@@ -65,12 +65,12 @@ def test_quantise_dense(measure, column, bits):
     dense = np.zeros(N_CELLS, np.float32)
     quantize.scatter(column.rows, column.values, dense)
     encoder = ValueEncoder(N_CELLS, bits, "nearest")
-    measure({"cell": N_CELLS}, encoder.encode, dense, "gene")
+    measure({"cell": N_CELLS}, encoder.encode, dense)
 
 
 def test_truncate_sparse(measure, column):
     encoder = ValueEncoder(N_CELLS, 8, "truncate")
-    measure({"non-zero": column.rows.size, "cell": N_CELLS}, encoder.encode, column, "gene")
+    measure({"non-zero": column.rows.size, "cell": N_CELLS}, encoder.encode, column)
 
 
 @BITS

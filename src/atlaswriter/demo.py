@@ -357,6 +357,7 @@ def _connectivities(latent: Floats) -> csr_matrix:
     weights = np.exp((distances[:, :1] - distances) / distances.mean(axis=1, keepdims=True)).astype(np.float32)
     starts = np.arange(n_cells + 1) * NEIGHBORS
     graph = csr_matrix((weights.ravel(), neighbors.ravel(), starts), shape=(n_cells, n_cells))
+    graph.sort_indices()
     return graph.maximum(graph.T).tocsr()
 
 

@@ -109,7 +109,9 @@ def test_centroids(coords, codes, quantile, min_points):
     counts = np.bincount(codes, minlength=256)[:3]
     found = centroids(coords, frame, codes, counts, ["a", "b", "c"], quantile=quantile, min_points=min_points)
     points = (coords - frame.center) / frame.half
-    assert [entry["category"] for entry in found] == [name for name, n in zip("abc", counts, strict=True) if n >= min_points]
+    assert [entry["category"] for entry in found] == [
+        name for name, n in zip("abc", counts, strict=True) if n >= min_points
+    ]
     for entry in found:
         mine = points[codes == "abc".index(entry["category"])]
         center, used = mine.mean(axis=0), len(mine)
@@ -152,7 +154,9 @@ def test_outlier_quantiles(latent, codes, min_points):
     st.integers(1, 12).flatmap(
         lambda n: st.tuples(
             st.just(n),
-            st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1), st.sampled_from([0.0, 1, -1, 2])), max_size=40),
+            st.lists(
+                st.tuples(st.integers(0, n - 1), st.integers(0, n - 1), st.sampled_from([0.0, 1, -1, 2])), max_size=40
+            ),
         )
     ),
     st.sampled_from(["csr", "csc", "coo", "dense", "unsorted"]),
@@ -171,7 +175,9 @@ def test_edges(graph, form):
             (np.array(weights, float)[order], np.array(minor, np.int32)[order], indptr.astype(np.int32)), shape=(n, n)
         )
     else:
-        total = sp.coo_array((np.abs(np.array(weights, float)), (np.array(rows, int), np.array(cols, int))), shape=(n, n))
+        total = sp.coo_array(
+            (np.abs(np.array(weights, float)), (np.array(rows, int), np.array(cols, int))), shape=(n, n)
+        )
         matrix = total if form == "coo" else total.toarray()
     found = extract_edges(matrix_of(matrix, "graph"))
     assert list(zip(found.sources.tolist(), found.destinations.tolist(), strict=True)) == sorted(pairs)

@@ -19,9 +19,7 @@ def file_of(key, case_sensitive):
 @given(keys, st.booleans())
 def test_make_unique(keys, case_sensitive):
     problems = Problems()
-    plan = plan_names(
-        keys, where="genes", make_unique=True, case_sensitive=case_sensitive, problems=problems
-    )
+    plan = plan_names(keys, where="genes", make_unique=True, case_sensitive=case_sensitive, problems=problems)
     files = [file_of(key, case_sensitive) for key in plan.keys]
     assert problems.found == []
     assert len(plan.keys) == len(keys)
@@ -42,9 +40,7 @@ def test_refusing_and_renaming_agree(keys, case_sensitive):
     """Keys are refused exactly where make_unique would rename one."""
     problems, none = Problems(), Problems()
     plan_names(keys, where="genes", make_unique=False, case_sensitive=case_sensitive, problems=problems)
-    renamed = plan_names(
-        keys, where="genes", make_unique=True, case_sensitive=case_sensitive, problems=none
-    ).renamed
+    renamed = plan_names(keys, where="genes", make_unique=True, case_sensitive=case_sensitive, problems=none).renamed
     assert bool(problems.found) == bool(renamed)
 
 

@@ -88,7 +88,13 @@ def test_refusal_says_what_for_and_how_much():
     with pytest.raises(BudgetError) as caught:
         Budget("2GiB").take(3 * 2**30, "writing genes")
     text = str(caught.value)
-    for part in ("writing genes needs 3 GiB", "budget of 2 GiB", "only 1 GiB", "the 1 GiB the process", "memory_budget="):
+    for part in (
+        "writing genes needs 3 GiB",
+        "budget of 2 GiB",
+        "only 1 GiB",
+        "the 1 GiB the process",
+        "memory_budget=",
+    ):
         assert part in text
 
 

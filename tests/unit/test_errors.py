@@ -33,7 +33,12 @@ def test_many_problems_are_a_list():
 
 @pytest.mark.parametrize(
     ("kind", "base", "code"),
-    [(InputError, ValueError, 3), (BudgetError, MemoryError, 4), (OutputError, OSError, 5), (FormatError, ValueError, 3)],
+    [
+        (InputError, ValueError, 3),
+        (BudgetError, MemoryError, 4),
+        (OutputError, OSError, 5),
+        (FormatError, ValueError, 3),
+    ],
 )
 def test_kinds_of_errors(kind, base, code):
     assert issubclass(kind, AtlasWriterError)
@@ -42,7 +47,8 @@ def test_kinds_of_errors(kind, base, code):
 
 
 @pytest.mark.parametrize(
-    "error", [InputError([Problem("a", "b", "c"), Problem("d", "e")]), BudgetError("x"), OutputError("x"), FormatError("x")]
+    "error",
+    [InputError([Problem("a", "b", "c"), Problem("d", "e")]), BudgetError("x"), OutputError("x"), FormatError("x")],
 )
 def test_errors_come_back_from_other_processes(error):
     back = pickle.loads(pickle.dumps(error))

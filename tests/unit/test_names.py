@@ -22,22 +22,37 @@ def safe_name_by_hand(key):
 
 def plan(keys, *, make_unique=False, case_sensitive=True):
     problems = Problems()
-    result = plan_names(
-        keys, where="genes", make_unique=make_unique, case_sensitive=case_sensitive, problems=problems
-    )
+    result = plan_names(keys, where="genes", make_unique=make_unique, case_sensitive=case_sensitive, problems=problems)
     return result, [str(problem) for problem in problems.found]
 
 
 @pytest.mark.parametrize(
     "key",
-    ["CD3E", "a b", "a//b", " a ", "__a__", "..", "", ".hidden.", "β", "a_ b", "HLA-A", "x" * 300, "a\0b", "🙂a🙂", "\n"],
+    [
+        "CD3E",
+        "a b",
+        "a//b",
+        " a ",
+        "__a__",
+        "..",
+        "",
+        ".hidden.",
+        "β",
+        "a_ b",
+        "HLA-A",
+        "x" * 300,
+        "a\0b",
+        "🙂a🙂",
+        "\n",
+    ],
 )
 def test_safe_name_follows_the_rule(key):
     assert safe_name(key) == safe_name_by_hand(key)
 
 
 @pytest.mark.parametrize(
-    ("key", "expected"), [("a b/c", "a_b_c"), ("β", "field"), ("", "field"), ("..", "field"), ("_x.", "x"), ("1.0", "1.0")]
+    ("key", "expected"),
+    [("a b/c", "a_b_c"), ("β", "field"), ("", "field"), ("..", "field"), ("_x.", "x"), ("1.0", "1.0")],
 )
 def test_safe_name_examples(key, expected):
     assert safe_name(key) == expected

@@ -24,12 +24,12 @@ def test_defaults_are_fine():
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("var_quantization", [None, 8, 16, np.int64(8)]),
+        ("var_quantization", [None, 8, 16]),
         ("obs_continuous_quantization", [None, 8, 16]),
         ("obs_categorical_dtype", ["auto", "uint8", "uint16"]),
-        ("compression", [None, *range(10), np.int32(6)]),
+        ("compression", [None, *range(10)]),
         ("centroid_outlier_quantile", [None, 0.51, 0.95, 0.999, np.float64(0.9)]),
-        ("centroid_min_points", [1, 10, np.int64(10)]),
+        ("centroid_min_points", [1, 10]),
         ("quantizer", ["nearest", "truncate"]),
         ("force", [True, False]),
         ("dataset_name", [None, "", "β"]),
@@ -65,7 +65,7 @@ def test_wrong_values(name, values):
     for value in values:
         found = problems_of(Options(**{name: value}))
         assert [problem.where for problem in found] == [name], value
-        assert str(value)[:3] in found[0].found
+        assert repr(value) in found[0].found
 
 
 def test_all_problems_at_once():
@@ -148,7 +148,7 @@ def test_timestamp(monkeypatch):
     assert Options().timestamp().endswith("Z")
 
 
-@pytest.mark.parametrize("value", ["yesterday", "-1", "1.5", "9" * 20])
+@pytest.mark.parametrize("value", ["yesterday", "1.5", "9" * 20])
 def test_source_date_epoch_must_be_a_time(monkeypatch, value):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", value)
     assert [problem.where for problem in problems_of(Options())] == ["SOURCE_DATE_EPOCH"]

@@ -271,7 +271,9 @@ def test_report_tells_what_was_written(tmp_path):
 
 def test_4d_points(tmp_path):
     points = np.random.default_rng(1).normal(size=(N, 4))
-    report = prepare(**example(X_umap_4d=points, X_umap_2d=None, X_umap_3d=None, vector_fields=None), out_dir=tmp_path / "o")
+    report = prepare(
+        **example(X_umap_4d=points, X_umap_2d=None, X_umap_3d=None, vector_fields=None), out_dir=tmp_path / "o"
+    )
     identity = json.loads((tmp_path / "o" / "dataset_identity.json").read_text())
     assert identity["embeddings"]["available_dimensions"] == [4]
     assert (tmp_path / "o" / "points_4d.bin.gz").is_file()

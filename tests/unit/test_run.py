@@ -26,7 +26,9 @@ def test_results_come_by_position(workers, budget):
         return number
 
     with Team(workers, budget) as team:
-        assert [future.result() for future in [team.submit(slow_first, number) for number in range(5)]] == list(range(5))
+        assert [future.result() for future in [team.submit(slow_first, number) for number in range(5)]] == list(
+            range(5)
+        )
         team.wait()
 
 

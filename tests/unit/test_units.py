@@ -30,7 +30,9 @@ def test_parse_bytes(text, expected):
     assert units.parse_bytes(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "GiB", "-1", "1e9", "4 XiB", "4GiB!", 0, -5, "0", "0.0GiB", True, 1.5, None, b"4"])
+@pytest.mark.parametrize(
+    "text", ["", "GiB", "-1", "1e9", "4 XiB", "4GiB!", 0, -5, "0", "0.0GiB", True, 1.5, None, b"4"]
+)
 def test_parse_bytes_refuses(text):
     with pytest.raises(InputError) as caught:
         units.parse_bytes(text, "--max-memory")
@@ -88,7 +90,14 @@ def test_cgroup_memory(bare, file, text, expected):
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("200000 100000", 2), ("150000 100000", 2), ("10000 100000", 1), ("max 100000", 16), ("9900000 100000", 16), ("", 16)],
+    [
+        ("200000 100000", 2),
+        ("150000 100000", 2),
+        ("10000 100000", 1),
+        ("max 100000", 16),
+        ("9900000 100000", 16),
+        ("", 16),
+    ],
 )
 def test_cgroup_cpus(bare, text, expected):
     (bare / "cpu.max").write_text(text)

@@ -107,13 +107,11 @@ memory_budget, workers, progress
     report = Report(str(target), "cellucid v1")
     if target is not None:
         check_early(options, target, resources, problems)
-    # Reading may take long: what is wrong with the options is said at once.
-    problems.raise_if_any()
-    assert target is not None  # noqa: S101 - no target is a problem
     with report.phase("read"):
         atlas = _read(source, given, options, problems, report)
         check_atlas(atlas, options, target, problems)
     problems.raise_if_any()
+    assert target is not None  # noqa: S101 - no target is a problem
     from atlaswriter.formats.cellucid.write import export
 
     return export(atlas, options, target, resources, report)

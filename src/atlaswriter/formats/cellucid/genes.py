@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from atlaswriter.engine.regroup import GeneColumn, gene_batches
@@ -54,7 +55,7 @@ class GeneWriter:
                     piece.result()
                 del batch, pieces
 
-    def _write(self, first: int, columns: list[GeneColumn]) -> None:
+    def _write(self, first: int, columns: Sequence[GeneColumn]) -> None:
         for position, column in enumerate(columns, first):
             gene = self.genes.ids[position]
             encoded = self._encoder.encode(column)
