@@ -22,7 +22,7 @@ def atlas(n_cells: int, n_genes: int, density: float = 0.07, seed: int = 0) -> A
     expression = expression_matrix(n_cells, n_genes, density, random)
     obs = pd.DataFrame(
         {
-            "cell_type": pd.Categorical.from_codes(types, [f"type {number}" for number in range(N_TYPES)]),
+            "cell_type": pd.Categorical.from_codes(types, pd.Index([f"type {number}" for number in range(N_TYPES)])),
             "n_counts": np.asarray(expression.sum(axis=1)).ravel(),
             "score": random.normal(size=n_cells).astype(np.float32),
         },

@@ -12,7 +12,7 @@ ORIGINAL = "0.0.9"
 
 # The same examples on every run and machine; "thorough" looks for new ones.
 settings.register_profile(
-    "steady", derandomize=True, max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "steady", derandomize=True, max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile(
     "thorough", max_examples=2000, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]

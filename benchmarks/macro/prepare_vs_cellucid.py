@@ -43,6 +43,7 @@ class Child:
     """One program in its own process, which exports when told to."""
 
     def __init__(self, python: str, module: str, *arguments: str) -> None:
+        self._name = module
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
         self._process = subprocess.Popen(
             [python, "-m", f"benchmarks.rivals.{module}", *arguments],
@@ -66,7 +67,7 @@ class Child:
         line = self._process.stdout.readline()
         if not line:
             self._errors.seek(0)
-            raise SystemExit(f"{self._process.args} ended:\n{self._errors.read()[-3000:]}")
+            raise SystemExit(f"{self._name} ended:\n{self._errors.read()[-3000:]}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 

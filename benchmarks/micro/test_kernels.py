@@ -28,6 +28,12 @@ def atlas():
 
 
 @pytest.fixture(scope="module")
+def expression():
+    """Enough genes that their columns do not fit a cache together."""
+    return synthetic.expression_matrix(N_CELLS // 4, 20 * N_GENES, DENSITY, np.random.default_rng(0))
+
+
+@pytest.fixture(scope="module")
 def graph(atlas):
     return matrix_of(atlas.obsp["connectivities"], "graph")
 
@@ -95,16 +101,15 @@ def test_gzip_zlib(measure, column):
     measure({"non-zero": column.rows.size, "cell": N_CELLS}, zlib.compress, content, 6)
 
 
-def test_count(measure, atlas):
-    counts = np.zeros(N_GENES, np.int64)
-    measure({"non-zero": atlas.X.nnz}, csr.count, atlas.X.indices, counts)
+def test_count(measure, expression):
+    counts = np.zeros(expression.shape[1], np.int64)
+    measure({"non-zero": expression.nnz}, csr.count, expression.indices, counts)
 
 
-def test_place(measure, atlas):
-    expression = atlas.X
-    indptr = expression.indptr.astype(np.int64)
-    slot = np.arange(N_GENES, dtype=np.int32)
-    starts = np.r_[0, np.cumsum(np.bincount(expression.indices, minlength=N_GENES))][:-1]
+def test_place(measure, expression):
+    n_genes = expression.shape[1]
+    indptr, slot = expression.indptr.astype(np.int64), np.arange(n_genes, dtype=np.int32)
+    starts = np.r_[0, np.cumsum(np.bincount(expression.indices, minlength=n_genes))][:-1]
     rows, values = np.empty(expression.nnz, np.uint32), np.empty(expression.nnz, np.float32)
 
     def arguments():

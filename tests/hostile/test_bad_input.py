@@ -48,6 +48,8 @@ def listing(folder):
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
+DAMAGED = example()["gene_expression"]
+DAMAGED.indices[0] = 99
 GRAPH = sp.random(N, N, 0.1, "csr")
 BAD = {
     # lengths
@@ -79,10 +81,7 @@ BAD = {
     "genes of three axes": ({"gene_expression": np.ones((N, 5, 1))}, ["gene_expression", "3"]),
     "genes beyond float32": ({"gene_expression": np.full((N, 5), 1e300)}, ["'A'", "'B'", "3.4e+38"]),
     "number beyond float32": ({"obs": with_obs(big=1e300, huge=-1e300)}, ["'big'", "'huge'", "3.4e+38"]),
-    "damaged sparse matrix": (
-        {"gene_expression": (lambda m: (m.indices.__setitem__(0, 99), m)[1])(example()["gene_expression"])},
-        ["gene_expression"],
-    ),
+    "damaged sparse matrix": ({"gene_expression": DAMAGED}, ["gene_expression"]),
     # names
     "duplicate genes": ({"var": pd.DataFrame(index=list("ABABE"))}, ["genes", "'A', 'B'", "make_unique"]),
     "colliding genes": ({"var": pd.DataFrame(index=["a/b", "a_b", "β", "γ", "E"])}, ["a/b", "a_b", "β", "γ", "field"]),
@@ -270,7 +269,7 @@ def test_strange_names_stay_inside(tmp_path):
 
 
 def test_empty_name(tmp_path):
-    assert list(roundtrip(tmp_path, var=pd.DataFrame(index=["", "B", "C", "D", "E"])).genes)[0] == ""
+    assert roundtrip(tmp_path, var=pd.DataFrame(index=["", "B", "C", "D", "E"])).genes == ["", "B", "C", "D", "E"]
 
 
 def test_names_that_are_not_text(tmp_path):

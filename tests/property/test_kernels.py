@@ -33,7 +33,7 @@ def decode(codes, bounds, bits):
 @moderate
 @given(columns, bits)
 def test_nearest(values, bits):
-    result = ValueEncoder(values.size, bits, "nearest").encode(values, "x")
+    result = ValueEncoder(values.size, bits, "nearest").encode(values)
     finite = np.isfinite(values)
     exact = values.astype(np.float64)
     assert result.n_missing == (~finite).sum()
@@ -58,7 +58,7 @@ def test_nearest(values, bits):
 @moderate
 @given(columns, bits)
 def test_codes_keep_the_order_of_values(values, bits):
-    codes = ValueEncoder(values.size, bits, "nearest").encode(values, "x").content
+    codes = ValueEncoder(values.size, bits, "nearest").encode(values).content
     finite = np.isfinite(values)
     order = np.argsort(values[finite], kind="stable")
     assert (np.diff(codes[finite][order].astype(int)) >= 0).all()
@@ -80,7 +80,7 @@ def test_truncate_is_the_original_rule(values, bits):
             clipped = np.clip(scaled, 0, TOP[bits])
         # What a cast makes of NaN depends on the processor; here it is 0.
         expected[valid] = np.where(np.isnan(clipped), 0, clipped)
-    found = ValueEncoder(values.size, bits, "truncate").encode(values, "x").content
+    found = ValueEncoder(values.size, bits, "truncate").encode(values).content
     assert found.tolist() == expected.tolist()
 
 
@@ -91,8 +91,8 @@ def test_sparse_is_dense(values, bits, quantizer, data):
     rows = np.sort(np.random.default_rng(n).permutation(n)[: values.size]).astype(np.uint32)
     dense = np.zeros(n, values.dtype)
     dense[rows] = values
-    sparse = ValueEncoder(n, bits, quantizer).encode(SparseColumn(rows, values), "x")
-    plain = ValueEncoder(n, bits, quantizer).encode(dense, "x")
+    sparse = ValueEncoder(n, bits, quantizer).encode(SparseColumn(rows, values))
+    plain = ValueEncoder(n, bits, quantizer).encode(dense)
     np.testing.assert_array_equal(sparse.content, plain.content)
     assert (sparse.bounds, sparse.n_missing) == (plain.bounds, plain.n_missing)
 

@@ -16,6 +16,7 @@ def process(monkeypatch):
     """A process that holds 1 GiB on a machine that lets it have 9 GiB."""
     monkeypatch.setattr(budget, "resident_memory", lambda: 2**30)
     monkeypatch.setattr(budget, "usable_memory", lambda: 9 * 2**30)
+    monkeypatch.setattr(budget, "_OVERHEAD", 0)
 
 
 def test_half_of_what_is_free_by_default():
@@ -102,5 +103,12 @@ def test_refusal_says_what_for_and_how_much():
 def test_the_number_in_a_refusal_works(size):
     with pytest.raises(BudgetError) as caught:
         Budget(2**30).require(size, "x")
-    named = re.search(r"that works is ([\d.]+ \w+)", str(caught.value))[1]
+    named = re.search(r"that works is about ([\d.]+ ?\w+)", str(caught.value))[1]
     Budget(named).require(size, "x")
+
+
+def test_threads_and_the_allocator_need_something_too(monkeypatch):
+    monkeypatch.setattr(budget, "_OVERHEAD", 2**20)
+    assert Budget("2GiB").free == 2**30 - 2**20
+    with pytest.raises(BudgetError, match=r"works is about 1026MiB"):
+        Budget("1GiB").require(2**20, "x")

@@ -13,6 +13,7 @@ from atlaswriter import cellucid, check, open_export, prepare
 from atlaswriter.engine import budget
 from atlaswriter.errors import BudgetError, InputError
 from atlaswriter.formats.cellucid import write
+from atlaswriter.formats.cellucid.warmup import announce
 from atlaswriter.kernels._jit import Kernel
 
 N = 120
@@ -49,17 +50,22 @@ def exported(source, out, **options):
     return cellucid(source, out, created_at="then", dataset_name="x", **{"workers": 2, **options}), contents(out)
 
 
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stored")
+    example().write_zarr(folder / "a.zarr")
+    example().write_h5ad(folder / "a.h5ad", compression="gzip")
+    return folder
+
+
 @pytest.fixture(params=["memory", "h5ad", "zarr", "backed"])
-def source(request, tmp_path):
+def source(request, stored):
     """The same AnnData in every place it can live in."""
-    adata = example()
     if request.param == "memory":
-        return adata
-    if request.param == "zarr":
-        adata.write_zarr(tmp_path / "a.zarr")
-        return tmp_path / "a.zarr"
-    adata.write_h5ad(tmp_path / "a.h5ad", compression="gzip")
-    return tmp_path / "a.h5ad" if request.param == "h5ad" else anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")
+        return example()
+    if request.param == "backed":
+        return anndata.read_h5ad(stored / "a.h5ad", backed="r")
+    return stored / f"a.{request.param}"
 
 
 def test_everything_is_found_and_the_same_from_everywhere(source, tmp_path):
@@ -269,6 +275,7 @@ def test_first_run_compiles_what_it_needs_and_says_so_once(tmp_path, monkeypatch
 
     monkeypatch.setattr(Kernel, "compile", compile_)
     monkeypatch.setattr(Kernel, "__call__", call)
+    announce.cache_clear()
     with caplog.at_level(logging.INFO, logger="atlaswriter"):
         cellucid(example(dtype), tmp_path / "out", **options)
     said = [message for message in caplog.messages if message.startswith("compiling kernels")]
@@ -281,6 +288,6 @@ def test_report(tmp_path):
     example().write_h5ad(tmp_path / "a.h5ad")
     report = cellucid(tmp_path / "a.h5ad", tmp_path / "out")
     assert report.contents["source"] == str(tmp_path / "a.h5ad")
-    assert [phase.name for phase in report.phases][0] == "read"
+    assert report.phases[0].name == "read"
     assert report.files == len(contents(tmp_path / "out"))
     assert "X_umap (2D)" in str(report)

@@ -91,7 +91,7 @@ def test_no_standard_error_at_all(monkeypatch):
 def test_bar_is_closed_by_a_failure(monkeypatch, at_once):
     monkeypatch.setattr(sys, "stderr", Terminal())
     shown = Progress()
-    with pytest.raises(KeyError), shown.phase("genes", 10):
+    with pytest.raises(KeyError), shown.phase("genes", 10):  # noqa: PT012
         bar = shown._bar
         raise KeyError
     assert shown._bar is None

@@ -26,6 +26,13 @@ def dense_column(column, n_cells):
     return result
 
 
+def bytes_of(column):
+    """Memory of its own: row numbers of CSC columns are those of the matrix."""
+    if not isinstance(column, SparseColumn):
+        return column.nbytes
+    return column.values.nbytes + (column.rows.nbytes if column.rows.dtype == np.uint32 else 0)
+
+
 def regrouped(matrix, genes, *, workers=1, room=None):
     """Genes × cells, and the bytes of each batch."""
     genes = np.asarray(genes, np.int64)
@@ -35,7 +42,7 @@ def regrouped(matrix, genes, *, workers=1, room=None):
         for batch in gene_batches(matrix, genes, team, most if room is None else max(room, least)):
             assert batch.first == len(columns)
             columns += [dense_column(column, matrix.shape[0]) for column in batch.columns]
-            sizes.append(batch.nbytes)
+            sizes.append(sum(bytes_of(column) for column in batch.columns))
     assert len(columns) == genes.size
     return np.array(columns).reshape(genes.size, matrix.shape[0]), sizes
 

@@ -57,7 +57,7 @@ def test_html_escapes_what_comes_from_the_data(report):
 
 def test_phase_is_kept_when_it_fails():
     report = Report("x", "y")
-    with pytest.raises(KeyError), report.phase("write") as phase:
+    with pytest.raises(KeyError), report.phase("write") as phase:  # noqa: PT012
         phase.bytes = 5
         raise KeyError
     assert [(phase.name, phase.bytes) for phase in report.phases] == [("write", 5)]

@@ -56,7 +56,7 @@ class NameList(click.ParamType[list[str]]):
         if not value.startswith("@"):
             return [name.strip() for name in value.split(",") if name.strip()]
         try:
-            lines = Path(value[1:]).read_text(encoding="utf-8").splitlines()
+            lines = Path(value[1:]).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             self.fail(f"cannot read {value[1:]!r}: {error}", param, ctx)
         return [line.strip() for line in lines if line.strip()]

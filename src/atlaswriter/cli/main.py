@@ -6,12 +6,12 @@ import json
 import logging
 import sys
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
 from atlaswriter import __version__
-from atlaswriter.errors import AtlasWriterError, InputError
+from atlaswriter.errors import AtlasWriterError, InputError, OutputError
 
 _VERBS = {
     "cellucid": "Export an AnnData to a Cellucid folder.",
@@ -59,32 +59,33 @@ def atlaswriter(verbose: int, quiet: bool) -> None:
     logger.setLevel(level)
 
 
-def _fail(error: AtlasWriterError, as_json: bool) -> int:
+def _fail(error: Exception, exit_code: int, *, as_json: bool) -> int:
+    text = error.format_message() if isinstance(error, click.ClickException) else str(error)
     if as_json:
-        problems = error.problems if isinstance(error, InputError) else ()
-        result: dict[str, Any] = {
-            "ok": False,
-            "error": str(error),
-            "problems": [vars(problem) for problem in problems],
-        }
-        click.echo(json.dumps(result))
-    click.secho(f"error: {error}", err=True, fg="red" if sys.stderr.isatty() else None)
-    return error.exit_code
+        problems = [vars(problem) for problem in error.problems] if isinstance(error, InputError) else []
+        click.echo(json.dumps({"ok": False, "error": text, "problems": problems}))
+    if isinstance(error, click.ClickException):
+        error.show()
+    else:
+        click.secho(f"error: {text}", err=True, fg="red" if sys.stderr.isatty() else None)
+    return exit_code
 
 
 def run(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code, by the table in the README."""
     words = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in words
     try:
         result = atlaswriter.main(args=words, prog_name="atlaswriter", standalone_mode=False)
     except AtlasWriterError as error:
-        return _fail(error, "--json" in words)
+        return _fail(error, error.exit_code, as_json=as_json)
+    except OSError as error:
+        return _fail(error, OutputError.exit_code, as_json=as_json)
     except click.exceptions.Abort:
         click.echo("interrupted; nothing was changed", err=True)
         return 130
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        return _fail(error, error.exit_code, as_json=as_json)
     return result if isinstance(result, int) else 0
 
 

@@ -120,21 +120,23 @@ memory_budget, workers, progress
 def _read(source: Any, given: Mapping[str, Any], options: Options, problems: Problems, report: Report) -> Atlas:
     opened = open_source(source, workers=given["workers"])
     # numba takes a moment to load, and longer to compile on a new machine: meanwhile the data is read.
-    preparing = Thread(target=_prepare_kernels, args=(opened.n_cells, options), daemon=True)
-    preparing.start()
+    preparing = Thread(target=_prepare_kernels, args=(opened, given, options), daemon=True)
     try:
+        if not problems.found:
+            preparing.start()
         report.contents["source"] = opened.location
-        atlas = _atlas(opened, given, problems, report)
+        return _atlas(opened, given, problems, report)
     finally:
+        if preparing.is_alive():
+            preparing.join()
         opened.close()
-    preparing.join()
-    return atlas
 
 
-def _prepare_kernels(n_cells: int, options: Options) -> None:
+def _prepare_kernels(source: Source, given: Mapping[str, Any], options: Options) -> None:
     from atlaswriter.formats.cellucid.warmup import typical_atlas, warm_up
 
-    warm_up(typical_atlas(n_cells), options)
+    genes, graph = given["genes"] is not False, given["graph"] is not False and bool(source.obsp())
+    warm_up(typical_atlas(source.n_cells, genes=genes, graph=graph), options)
 
 
 def _atlas(source: Source, given: Mapping[str, Any], problems: Problems, report: Report) -> Atlas:

@@ -29,7 +29,8 @@ def _pattern(matrix: Matrix) -> tuple[Array, Array]:
     """
     if not isinstance(matrix, Compressed):
         rows, columns = np.nonzero(matrix)
-        return np.r_[0, np.cumsum(np.bincount(rows, minlength=matrix.shape[0]))].astype(np.int64), columns
+        indptr = np.r_[0, np.cumsum(np.bincount(rows, minlength=matrix.shape[0]))].astype(np.int64)
+        return indptr, kernel_indices(columns)
     indptr = readable(np.ascontiguousarray(matrix.indptr, dtype=np.int64))
     indices = matrix.indices
     if np.count_nonzero(matrix.data) < indices.size:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 
@@ -25,20 +26,23 @@ Wanted = tuple[Kernel, str]
 def warm_up(atlas: Atlas, options: Options) -> None:
     """Compile, or load from the cache, what this export needs; says so when it takes a moment."""
     start = time.perf_counter()
-    compiled = warm(
-        dict.fromkeys(wanted_kernels(atlas, options)),
-        lambda: log.info("compiling kernels for this machine (a few seconds, once)"),
-    )
-    if compiled:
-        log.info("compiled %d kernels in %.1f s", compiled, time.perf_counter() - start)
+    compiled = warm(dict.fromkeys(wanted_kernels(atlas, options)), announce)
+    log.debug("%d kernels compiled in %.1f s", compiled, time.perf_counter() - start)
 
 
-def typical_atlas(n_cells: int) -> Atlas:
+@cache
+def announce() -> None:
+    """Say, once in a process, why the first run on a machine takes longer."""
+    log.info("compiling kernels for this machine (a few seconds, once)")
+
+
+def typical_atlas(n_cells: int, *, genes: bool, graph: bool) -> Atlas:
     """An atlas without data that needs the kernels most exports need: CSR, float32, small codes."""
     floats, codes = np.empty((0, 1), np.float32), np.empty(0, np.int8)
     matrix = Compressed((0, 0), np.empty(0, np.int32), np.empty(0, np.int32), floats[:, 0], axis=0)
     obs: list[tuple[str, Column]] = [("", Categorical(codes, [])), ("", Continuous(floats[:, 0]))]
-    return Atlas(n_cells, {2: floats}, floats, obs, Genes([], np.empty(0, np.int64), matrix), matrix)
+    expression = Genes([], np.empty(0, np.int64), matrix) if genes else None
+    return Atlas(n_cells, {2: floats}, floats, obs, expression, matrix if graph else None)
 
 
 def wanted_kernels(atlas: Atlas, options: Options) -> Iterator[Wanted]:
