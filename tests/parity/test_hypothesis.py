@@ -11,9 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from atlaswriter.formats.cellucid.values import ValueEncoder
-
-from .compare import check_against_input, check_no_further_off, compare, quietly
+from .compare import by_us, check_against_input, check_no_further_off, compare, quietly
 from .viewer import Stored
 
 pytestmark = pytest.mark.usefixtures("original")
@@ -187,24 +185,28 @@ columns = st.lists(st.floats(width=32), min_size=1, max_size=40) | st.lists(
 )
 
 
-def encoded(values, bits, quantizer):
-    result = ValueEncoder(values.size, bits, quantizer).encode(values, "test")
-    return Stored(result.content.copy(), *result.bounds)
+def stored(values, bits, quantizer="nearest"):
+    """One obs column, exported."""
+    places = np.arange(values.size)[:, None]
+    table = pd.DataFrame({"x": values})
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "export"
+        options = {"obs_continuous_quantization": bits, "quantizer": quantizer}
+        return by_us(out, latent_space=places, X_umap_1d=places, obs=table, **options).continuous("x")
 
 
 @given(columns)
 def test_float32_keeps_what_is_finite(values):
     """An infinity, which the original stores, would break the viewer's colour range."""
     values = np.array(values, np.float32)
-    stored = ValueEncoder(values.size, None, "nearest").encode(values, "test").content
-    assert_array_equal(stored, np.where(np.isinf(values), np.float32(np.nan), values))
+    assert_array_equal(stored(values, None).codes, np.where(np.isinf(values), np.float32(np.nan), values))
 
 
 @given(columns, st.sampled_from([8, 16]))
 def test_truncate_is_the_originals_quantiser(original, values, bits):
     values = np.array(values, np.float32)
     codes, low, high = _by_the_original(original, values, bits)
-    found = encoded(values, bits, "truncate")
+    found = stored(values, bits, "truncate")
     assert (found.low, found.high) == (low, high)
     assert_array_equal(found.codes, codes)
 
@@ -212,7 +214,7 @@ def test_truncate_is_the_originals_quantiser(original, values, bits):
 @given(columns, st.sampled_from([8, 16]), st.sampled_from([np.float32, np.float64]))
 def test_nearest_is_never_further_off(original, values, bits, dtype):
     values = np.array(values, dtype)
-    found = encoded(values, bits, "nearest")
+    found = stored(values, bits)
     check_against_input(found, values)
     check_no_further_off(found, Stored(*_by_the_original(original, values.astype(np.float32), bits)), values)
 

@@ -33,7 +33,7 @@ def test_embeddings_are_found(found, expected):
     assert choose.embeddings(found, None) == expected
 
 
-@pytest.mark.parametrize("found", [{}, shapes(X_pca=50), {"X_umap": (10,)}, shapes(velocity_umap=2)])
+@pytest.mark.parametrize("found", [{}, shapes(X_pca=50), {"X_umap": (10,)}])
 def test_no_embedding_is_refused_with_what_is_there(found):
     with pytest.raises(InputError) as caught:
         choose.embeddings(found, None)

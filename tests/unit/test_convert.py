@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from atlaswriter import cellucid, check, open_export, prepare
 from atlaswriter.engine import budget
 from atlaswriter.errors import BudgetError, InputError
-from atlaswriter.formats.cellucid import write
+from atlaswriter.formats.cellucid import warmup, write
 from atlaswriter.formats.cellucid.warmup import announce
 from atlaswriter.kernels._jit import Kernel
 
@@ -273,6 +273,7 @@ def test_first_run_compiles_what_it_needs_and_says_so_once(tmp_path, monkeypatch
         called.add(self.name)
         return original_call(self, *arguments)
 
+    warmup.announce.cache_clear()
     monkeypatch.setattr(Kernel, "compile", compile_)
     monkeypatch.setattr(Kernel, "__call__", call)
     announce.cache_clear()

@@ -55,9 +55,15 @@ def _next(here: int, end: int, last: int, ends: Any) -> int:
     return here
 
 
-@kernel(*(f"(i8[::1], {index}[::1], i8[::1], {index}[::1], i8[::1])" for index in _INDICES))
-def count_edges(indptr: Any, indices: Any, starts: Any, below: Any, degrees: Any) -> int:
-    """Number of edges; ``degrees`` (int64, (n_cells,)) is filled with neighbours per cell.
+@kernel(
+    *(
+        f"(i8[::1], {index}[::1], i8[::1], {index}[::1], i8[::1], {end}[::1], {end}[::1])"
+        for index in _INDICES
+        for end in ("u2", "u4", "u8")
+    )
+)
+def merge(indptr: Any, indices: Any, starts: Any, below: Any, degrees: Any, sources: Any, destinations: Any) -> int:
+    """Write both ends of every edge, sorted by (source, destination); return how many there are.
 
     Parameters
     ----------
@@ -68,36 +74,11 @@ def count_edges(indptr: Any, indices: Any, starts: Any, below: Any, degrees: Any
         Where each column's entries begin in ``below``.
     below : like ``indices``
         Rows of the entries below the diagonal, column by column.
+    degrees : int64, (n_cells,)
+        Zeros; filled with neighbours per cell.
+    sources, destinations : uint16, uint32 or uint64, (nnz,)
+        Filled from the front.
     """
-    total = 0
-    for cell in range(indptr.size - 1):
-        a, a_end = indptr[cell], indptr[cell + 1]
-        b, b_end = starts[cell], starts[cell + 1]
-        last = cell
-        while True:
-            a = _next(a, a_end, last, indices)
-            b = _next(b, b_end, last, below)
-            if a < a_end and (b >= b_end or indices[a] <= below[b]):
-                last = indices[a]
-            elif b < b_end:
-                last = below[b]
-            else:
-                break
-            total += 1
-            degrees[cell] += 1
-            degrees[last] += 1
-    return total
-
-
-@kernel(
-    *(
-        f"(i8[::1], {index}[::1], i8[::1], {index}[::1], {end}[::1], {end}[::1])"
-        for index in _INDICES
-        for end in ("u2", "u4", "u8")
-    )
-)
-def write_edges(indptr: Any, indices: Any, starts: Any, below: Any, sources: Any, destinations: Any) -> None:
-    """Fill both ends of every edge, sorted by (source, destination); other arguments as in `count_edges`."""
     position = 0
     for cell in range(indptr.size - 1):
         a, a_end = indptr[cell], indptr[cell + 1]
@@ -115,3 +96,6 @@ def write_edges(indptr: Any, indices: Any, starts: Any, below: Any, sources: Any
             sources[position] = cell
             destinations[position] = last
             position += 1
+            degrees[cell] += 1
+            degrees[last] += 1
+    return position

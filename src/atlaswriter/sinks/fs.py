@@ -57,14 +57,18 @@ def occupied(folder: Path) -> bool:
         return False
 
 
-def file_sizes(folder: Path) -> Iterator[tuple[str, int]]:
-    """``(relative name with forward slashes, bytes)`` of everything below that is not a folder."""
-    for base, folders, names in os.walk(folder):
-        # os.walk lists links to folders among the folders and does not enter them.
-        links = [name for name in folders if os.path.islink(os.path.join(base, name))]  # noqa: PTH114, PTH118
-        for name in names + links:
-            path = Path(base, name)
-            yield path.relative_to(folder).as_posix(), path.lstat().st_size
+def file_sizes(folder: Path | str, prefix: str = "") -> Iterator[tuple[str, int]]:
+    """``(relative name with forward slashes, bytes)`` of everything below that is not a folder; nothing if it is gone."""
+    try:
+        listing = os.scandir(folder)
+    except FileNotFoundError:
+        return
+    with listing as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from file_sizes(entry.path, f"{prefix}{entry.name}/")
+            else:
+                yield prefix + entry.name, entry.stat(follow_symlinks=False).st_size
 
 
 def write_file(path: Path, *buffers: Any) -> int:

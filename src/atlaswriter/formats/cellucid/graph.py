@@ -70,8 +70,8 @@ def extract_edges(matrix: Matrix) -> Edges:
     below = np.empty(starts[-1], indices.dtype)
     edges.place_below(indptr, indices, starts[:-1].copy(), below)
     degrees = np.zeros(n_cells, np.int64)
-    n_edges = edges.count_edges(indptr, indices, starts, below, degrees)
     dtype = layout.index_dtype(n_cells)[0]
-    sources, destinations = np.empty(n_edges, dtype), np.empty(n_edges, dtype)
-    edges.write_edges(indptr, indices, starts, below, sources, destinations)
-    return Edges(sources, destinations, int(degrees.max(initial=0)))
+    # Room for every entry to be an edge of its own: what is not written to takes no memory.
+    sources, destinations = np.empty(indices.size, dtype), np.empty(indices.size, dtype)
+    n_edges = edges.merge(indptr, indices, starts, below, degrees, sources, destinations)
+    return Edges(sources[:n_edges], destinations[:n_edges], int(degrees.max(initial=0)))

@@ -23,7 +23,7 @@ def _means(
     coords: Array, codes: Array, frame: Frame, counts: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     sums = np.zeros((counts.size, frame.center.size))
-    groups.add(coords, codes, frame.center, frame.half, sums)
+    groups.add(coords, codes, frame.center, frame.scale, sums)
     return sums, sums / np.maximum(counts, 1)[:, None]
 
 
@@ -36,7 +36,7 @@ def _grouped_distances(
     grouped = np.empty(starts[-1])
     owners = np.empty(starts[-1] if cells else 0, np.uint32)
     cursor = np.where(wanted, starts[:-1], -1)
-    groups.distances(coords, codes, frame.center, frame.half, means, cursor, grouped, owners)
+    groups.distances(coords, codes, frame.center, frame.scale, means, cursor, grouped, owners)
     return starts, grouped, owners
 
 
@@ -80,7 +80,7 @@ def centroids(
         part = grouped[starts[category] : starts[category + 1]]
         reach[category] = np.quantile(part, quantile, overwrite_input=True)
     near_counts, near_sums = np.zeros_like(counts), np.zeros_like(sums)
-    groups.add_near(coords, codes, frame.center, frame.half, means, reach, near_counts, near_sums)
+    groups.add_near(coords, codes, frame.center, frame.scale, means, reach, near_counts, near_sums)
     replaced = wanted & (near_counts >= min_points)
     used = np.where(replaced, near_counts, counts)
     final = np.where(replaced[:, None], near_sums, sums) / np.maximum(used, 1)[:, None]

@@ -121,5 +121,4 @@ def _graph_kernels(atlas: Atlas) -> Iterator[Wanted]:
     yield edges.rows_ascend, f"{lists})"
     yield edges.count_below, f"{lists}, i8[::1])"
     yield edges.place_below, f"{lists}, i8[::1], {index}[::1])"
-    yield edges.count_edges, f"{lists}, i8[::1], {index}[::1], i8[::1])"
-    yield edges.write_edges, f"{lists}, i8[::1], {index}[::1], {end}[::1], {end}[::1])"
+    yield edges.merge, f"{lists}, i8[::1], {index}[::1], i8[::1], {end}[::1], {end}[::1])"
