@@ -58,7 +58,7 @@ def occupied(folder: Path) -> bool:
 
 
 def file_sizes(folder: Path | str, prefix: str = "") -> Iterator[tuple[str, int]]:
-    """``(relative name with forward slashes, bytes)`` of everything below that is not a folder; nothing if it is gone."""
+    """``(relative name with forward slashes, bytes)`` of everything below but folders; nothing if it is gone."""
     try:
         listing = os.scandir(folder)
     except FileNotFoundError:

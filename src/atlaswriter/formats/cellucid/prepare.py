@@ -240,16 +240,13 @@ def _atlas(given: Mapping[str, Any], problems: Problems) -> Atlas:
     graph = given["connectivities"]
     if graph is not None:
         graph = problems.attempt(matrix_of, graph, "connectivities")
-    n_cells = len(next(iter(embeddings.values()))) if embeddings else _rows(given["obs"])
-    if _rows(given["obs"]) not in (0, n_cells):
-        problems.add("obs", f"has {_rows(given['obs'])} rows", f"the embeddings have {n_cells}")
+    n_rows = len(given["obs"]) if hasattr(given["obs"], "columns") else None
+    n_cells = len(next(iter(embeddings.values()))) if embeddings else n_rows or 0
+    if n_rows not in (None, n_cells):
+        problems.add("obs", f"has {n_rows} rows", f"the embeddings have {n_cells}")
     atlas = Atlas(n_cells, embeddings, latent, obs, genes, graph)
     atlas.vectors = _vectors(given["vector_fields"], atlas, problems)
     return atlas
-
-
-def _rows(table: Any) -> int:
-    return len(table) if hasattr(table, "columns") else 0
 
 
 def _obs(obs: Any, obs_keys: Any, problems: Problems) -> list[tuple[str, Column]]:
@@ -258,15 +255,17 @@ def _obs(obs: Any, obs_keys: Any, problems: Problems) -> list[tuple[str, Column]
     if not isinstance(obs, pd.DataFrame):
         problems.add("obs", "is missing" if obs is None else f"is a {type(obs).__name__}", "pass a pandas DataFrame")
         return []
-    keys = list(obs.columns)
+    # A name may stand several times; each of its columns is kept for the check of names.
+    places: dict[Any, list[int]] = {}
+    for place, label in enumerate(obs.columns):
+        places.setdefault(label, []).append(place)
+    keys = list(places)
     if obs_keys is not None:
         keys = problems.attempt(select, obs_keys, keys, "obs_keys", "columns") or []
     columns = []
-    for key in dict.fromkeys(keys):
-        # A name that stands twice gives a table; each of its columns is kept for the name check.
-        same = obs.loc[:, [label is key or label == key for label in obs.columns]]
-        for place in range(same.shape[1]):
-            column = problems.attempt(column_from_pandas, same.iloc[:, place], f"obs[{str(key)!r}]")
+    for key in keys:
+        for place in places[key]:
+            column = problems.attempt(column_from_pandas, obs.iloc[:, place], f"obs[{str(key)!r}]")
             if column is not None:
                 columns.append((str(key), column))
     return columns
