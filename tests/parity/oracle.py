@@ -1,13 +1,12 @@
-"""What an export must hold, in plain NumPy and float64. Shares no code with the package.
-
-Sums run in the order of cells and of axes (`cumsum`, not NumPy's pairwise `sum`), as the program
-promises one order whatever the number of threads; so its answers are compared bit for bit.
-"""
+"""What an export must hold, in plain NumPy and float64. Shares no code with the package."""
 
 import numpy as np
 import scipy.sparse as sp
 
 TOP = {8: 254, 16: 65534}
+
+# Distances that differ by less than this share of the coordinates differ by rounding only.
+CLOSE = 1e-12
 
 
 def normalised(raw):
@@ -23,40 +22,52 @@ def half_width(raw):
     return (raw.max(axis=0) - raw.min(axis=0)).max() / 2 or 0.5
 
 
-def mean(points):
-    return np.cumsum(points, axis=0)[-1] / len(points)
-
-
-def distances(points, center):
-    return np.sqrt(np.cumsum((points - center) ** 2, axis=1)[:, -1])
+def distances(points):
+    """To the mean of all; and how far rounding may move them."""
+    return np.linalg.norm(points - points.mean(axis=0), axis=1), CLOSE * np.abs(points).max()
 
 
 def centroids(points, codes, labels, quantile, min_points):
-    """Mean of each category, then of those of its points that are not beyond the quantile."""
-    found = []
+    """Mean of each category, then of those of its points that are not beyond the quantile.
+
+    Entries of the manifest, and for each whether it is settled: not when several points lie at the
+    quantile as far as float64 can tell, such as both of two, which are equally far from their mean.
+    """
+    found, settled = [], []
     for code, label in enumerate(labels):
         members = points[codes == code]
         if len(members) < min_points:
             continue
+        at_limit = 0
         if len(members) > min_points:
-            far = distances(members, mean(members))
-            near = members[far <= np.quantile(far, quantile)]
+            far, close = distances(members)
+            limit = np.quantile(far, quantile)
+            at_limit = np.count_nonzero(np.abs(far - limit) <= close)
+            near = members[far <= limit]
             members = near if len(near) >= min_points else members
-        found.append({"category": label, "position": mean(members).tolist(), "n_points": len(members)})
-    return found
+        found.append({"category": label, "position": members.mean(axis=0), "n_points": len(members)})
+        settled.append(at_limit <= 1)
+    return found, settled
 
 
 def outlier_quantiles(latent, codes, n_categories, min_points):
-    """Share of a category's cells as near to its mean as this one, or nearer."""
+    """Share of a category's cells as near to its mean as this one, or nearer; and the largest it may be.
+
+    They differ for cells that are equally far as far as float64 can tell. Equal rows always are.
+    """
     latent = np.asarray(latent, np.float64)
-    quantiles = np.full(len(codes), np.nan, np.float32)
+    least, most = np.full((2, len(codes)), np.nan, np.float32)
     for code in range(n_categories):
         members = np.flatnonzero(codes == code)
         if len(members) >= min_points:
-            far = distances(latent[members], mean(latent[members]))
-            ranks = np.searchsorted(np.sort(far), far, side="right")
-            quantiles[members] = ranks.astype(np.float32) / np.float32(len(members))
-    return quantiles
+            far, close = distances(latent[members])
+            _, same, copies = np.unique(latent[members], axis=0, return_inverse=True, return_counts=True)
+            nearer = np.searchsorted(np.sort(far), far - close, side="left")
+            least[members] = np.float32(nearer + copies[same.ravel()]) / np.float32(len(members))
+            most[members] = np.float32(np.searchsorted(np.sort(far), far + close, side="right")) / np.float32(
+                len(members)
+            )
+    return least, most
 
 
 def edges(matrix):

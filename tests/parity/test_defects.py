@@ -239,6 +239,7 @@ def test_defect_17_numeric_column_label(original, tmp_path):
     assert theirs(original, tmp_path / "theirs", **given).obs["_continuousFields"] == [[1.0]]
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_defect_18_values_are_lost_in_silence(original, tmp_path, capfd):
     """Integers above 2^24 are rounded, imaginary parts dropped."""
     large = np.arange(N) + 2**24

@@ -69,7 +69,7 @@ def arguments(adata):
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: "-".join(map(str, settings.values())) or "plain")
 @pytest.mark.parametrize("small", SMALL, indirect=True)
 def test_small_data(small, settings, tmp_path):
-    compare({**arguments(small), **settings}, tmp_path, loose_centroids=True)
+    compare({**arguments(small), **settings}, tmp_path, real=True)
 
 
 def test_selection_of_genes_and_columns(shared, tmp_path):
@@ -83,7 +83,7 @@ def test_selection_of_genes_and_columns(shared, tmp_path):
         "source_name": "CELLxGENE",
         "dataset_description": "a ✓ fixture",
     }
-    compare({**arguments(adata), **chosen}, tmp_path, loose_centroids=True)
+    compare({**arguments(adata), **chosen}, tmp_path, real=True)
 
 
 def test_xenium_pancreas(shared, tmp_path):
@@ -101,4 +101,4 @@ def test_xenium_pancreas(shared, tmp_path):
         "obs_continuous_quantization": 8,
         "compression": 6,
     }
-    compare(given, tmp_path, genes=[*adata.var_names[::50]], loose_centroids=True)
+    compare(given, tmp_path, genes=[*adata.var_names[::50]], real=True)

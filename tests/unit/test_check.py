@@ -496,7 +496,7 @@ def test_a_bomb_is_not_inflated(copy) -> None:
 
 
 def test_zlib_takes_the_place_of_isal(copy, monkeypatch) -> None:
-    monkeypatch.setattr("atlaswriter.formats.cellucid.rules_files._isal", None)
+    monkeypatch.setattr("atlaswriter.codecs.gzip._isal", None)
     assert check(GOLDEN / "gz16").ok
     root = copy("gz8")
     rewrite("points_2d.bin.gz", lambda raw: raw[:50] + bytes([raw[50] ^ 1]) + raw[51:])(root)

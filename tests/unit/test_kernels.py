@@ -182,10 +182,10 @@ def test_count_cells(types):
 @pytest.mark.parametrize("types", dtypes(groups.add))
 def test_add(types):
     coords, codes = grouped_example(types[0], types[1])
-    center, half = np.array([1.0, 0, -1]), 2.0
+    center, scale = np.array([1.0, 0, -1]), 0.3
     sums = np.zeros((6, 3))
-    groups.add(coords, codes, center, half, sums)
-    scaled = (coords.astype(np.float64) - center) / half
+    groups.add(coords, codes, center, scale, sums)
+    scaled = (coords.astype(np.float64) - center) * scale
     expected = [scaled[codes == group].sum(axis=0) for group in range(6)]
     np.testing.assert_allclose(sums, expected, rtol=1e-13)
 
@@ -193,18 +193,19 @@ def test_add(types):
 @pytest.mark.parametrize("cells_wanted", [True, False])
 @pytest.mark.parametrize("types", dtypes(groups.distances))
 def test_distances(types, cells_wanted):
-    coords, codes = grouped_example(types[0], types[1])
-    center, half = np.zeros(3), 1.0
-    means = np.random.default_rng(6).normal(size=(6, 3))
+    coords, codes = grouped_example(types[0], types[1], dim=7)
+    center, scale = np.full(7, 0.5), 3.0
+    means = np.random.default_rng(6).normal(size=(6, 7))
     wanted = [0, 3, 5]
     members = [np.flatnonzero(codes == group) for group in wanted]
     starts = np.cumsum([0] + [len(m) for m in members])
     cursor = np.full(6, -1)
     cursor[wanted] = starts[:-1]
     grouped, cells = np.empty(starts[-1]), np.empty(starts[-1] if cells_wanted else 0, np.uint32)
-    groups.distances(coords, codes, center, half, means, cursor, grouped, cells)
+    groups.distances(coords, codes, center, scale, means, cursor, grouped, cells)
     expected = [
-        np.linalg.norm(coords[m].astype(np.float64) - means[g], axis=1) for g, m in zip(wanted, members, strict=True)
+        np.linalg.norm((coords[m].astype(np.float64) - center) * scale - means[g], axis=1)
+        for g, m in zip(wanted, members, strict=True)
     ]
     np.testing.assert_allclose(grouped, np.concatenate(expected), rtol=1e-13)
     assert cells.tolist() == (np.concatenate(members).tolist() if cells_wanted else [])
@@ -331,7 +332,7 @@ def test_entries_below_the_diagonal(types):
         assert below[starts[column] : starts[column + 1]].tolist() == rows[lower & (indices == column)].tolist()
 
 
-@pytest.mark.parametrize("types", dtypes(edges.write_edges))
+@pytest.mark.parametrize("types", dtypes(edges.merge))
 def test_edges(types):
     indptr, indices, rows = graph_example(types[1])
     n = indptr.size - 1
@@ -345,11 +346,10 @@ def test_edges(types):
     below = np.empty(starts[-1], types[1])
     edges.place_below(indptr, indices, starts[:-1].copy(), below)
     degrees = np.zeros(n, np.int64)
-    assert edges.count_edges(indptr, indices, starts, below, degrees) == len(expected)
+    sources, destinations = np.empty(indices.size, types[-1]), np.empty(indices.size, types[-1])
+    found = edges.merge(indptr, indices, starts, below, degrees, sources, destinations)
+    np.testing.assert_array_equal(np.stack([sources[:found], destinations[:found]], axis=1), expected)
     assert degrees.tolist() == np.bincount(expected.ravel(), minlength=n).tolist()
-    sources, destinations = np.empty(len(expected), types[-1]), np.empty(len(expected), types[-1])
-    edges.write_edges(indptr, indices, starts, below, sources, destinations)
-    np.testing.assert_array_equal(np.stack([sources, destinations], axis=1), expected)
 
 
 # ---------------------------------------------------------------- all
@@ -359,7 +359,7 @@ def test_kernels_were_compiled_for_declared_types_only():
     """Must stay last: everything above has run."""
     modules = (csr, edges, groups, quantize)
     kernels = [one for one in Kernel.registry if any(one in vars(module).values() for module in modules)]
-    assert len(kernels) >= 18
+    assert len(kernels) >= 15
     assert {one.name: one.undeclared() for one in kernels if one.undeclared()} == {}
     unused = {one.name: len(one.signatures) - len(one._dispatcher.signatures) for one in kernels}
     assert {name: n for name, n in unused.items() if n > 0} == {}

@@ -7,11 +7,18 @@ compiled only for the types it is called with, which must be among those it decl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from pickle import UnpicklingError
+from threading import Event
 from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+
+# What numba lets through when its cache is damaged, full or gone; kernels themselves raise nothing.
+_CACHE_FAILURES = (OSError, EOFError, UnpicklingError, AttributeError, ImportError, IndexError, KeyError, ValueError)
 
 
 class Kernel:
@@ -32,28 +39,51 @@ class Kernel:
         self.name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
         self.signatures = signatures
         self.__doc__ = function.__doc__
-        try:
-            self._dispatcher = njit(nogil=True, error_model="numpy", cache=True)(function)
-        except RuntimeError:  # no cache folder can be written: compile anew in every process
-            self._dispatcher = njit(nogil=True, error_model="numpy")(function)
+        self._dispatcher = self._cached()
         Kernel.registry.append(self)
 
+    def _cached(self) -> Any:
+        try:
+            return njit(nogil=True, error_model="numpy", cache=True)(self.function)
+        except RuntimeError:  # no cache folder can be written: compile anew in every process
+            return self._uncached()
+
+    def _uncached(self) -> Any:
+        return njit(nogil=True, error_model="numpy")(self.function)
+
     def __call__(self, *args: Any) -> Any:
-        return self._dispatcher(*args)
+        try:
+            return self._dispatcher(*args)
+        except _CACHE_FAILURES:
+            self._mend_cache(lambda: self._dispatcher(*args))
+            return self._dispatcher(*args)
 
     def compile(self, signature: str) -> bool:
         """Make one signature ready; True when it was compiled rather than loaded from the cache."""
         if signature not in self.signatures:
             raise ValueError(f"{self.name} has no signature {signature}")
-        hits = sum(self._dispatcher.stats.cache_hits.values())
-        known = len(self._dispatcher.signatures)
+        before = self._n_compiled()
         try:
             self._dispatcher.compile(signature)
-        except OSError:  # the cache folder is full or went away after it was chosen
-            self._dispatcher = njit(nogil=True, error_model="numpy")(self.function)
-            self._dispatcher.compile(signature)
-        loaded = sum(self._dispatcher.stats.cache_hits.values()) > hits
-        return len(self._dispatcher.signatures) > known and not loaded
+        except _CACHE_FAILURES:
+            self._mend_cache(lambda: self._dispatcher.compile(signature))
+            return True
+        return self._n_compiled() > before
+
+    def _n_compiled(self) -> int:
+        return int(len(self._dispatcher.signatures) - sum(self._dispatcher.stats.cache_hits.values()))
+
+    def _mend_cache(self, attempt: Callable[[], Any]) -> None:
+        """Throw away a cache that cannot be read; where it cannot be written either, do without."""
+        for file in Path(self.cache_path).glob(f"*.{self.function.__name__}-*.nb[ic]"):
+            with suppress(OSError):
+                file.unlink()
+        self._dispatcher = self._cached()
+        try:
+            attempt()
+        except _CACHE_FAILURES:
+            self._dispatcher = self._uncached()
+            attempt()
 
     @property
     def cache_path(self) -> str:
@@ -90,13 +120,20 @@ def kernel(*signatures: str) -> Callable[[Callable[..., Any]], Kernel]:
     return lambda function: Kernel(function, signatures)
 
 
-def warm(wanted: Iterable[tuple[Kernel, str]], on_first_compile: Callable[[], None] = lambda: None) -> int:
+def warm(
+    wanted: Iterable[tuple[Kernel, str]],
+    on_first_compile: Callable[[], None] = lambda: None,
+    stop: Event | None = None,
+) -> int:
     """Make kernels ready, and return how many had to be compiled.
 
-    `on_first_compile` is called once, before the second one is compiled, when the cache was cold.
+    `on_first_compile` is called once, before the second one is compiled, when the cache was cold;
+    `stop` is looked at between kernels.
     """
     compiled = 0
     for one, signature in wanted:
+        if stop is not None and stop.is_set():
+            break
         if one.compile(signature):
             compiled += 1
             if compiled == 1:

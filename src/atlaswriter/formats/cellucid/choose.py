@@ -80,8 +80,7 @@ def _find_embeddings(shapes: Shapes) -> dict[int, str]:
                 found.setdefault(dim, by_name[name])
     if found:
         return found
-    names = {_basis(key) for key in shapes}
-    plane = [key for key in shapes if _columns(shapes, key) in (2, 3) and not _is_vectors(key, names)]
+    plane = [key for key in shapes if _columns(shapes, key) in (2, 3) and key.lower().startswith("x_")]
     ordered = [by_name[name] for name in _OTHER_EMBEDDINGS if name in by_name] + plane
     for key in ordered:
         dim = _columns(shapes, key)

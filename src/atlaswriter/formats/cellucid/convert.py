@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from threading import Thread
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Literal
 
 from atlaswriter.errors import InputError, Problem, Problems, listed
@@ -120,23 +120,29 @@ memory_budget, workers, progress
 def _read(source: Any, given: Mapping[str, Any], options: Options, problems: Problems, report: Report) -> Atlas:
     opened = open_source(source, workers=given["workers"])
     # numba takes a moment to load, and longer to compile on a new machine: meanwhile the data is read.
-    preparing = Thread(target=_prepare_kernels, args=(opened, given, options), daemon=True)
+    stop = Event()
+    preparing = Thread(target=_prepare_kernels, args=(opened, given, options, stop), daemon=True)
+    done = False
+    if not problems.found:
+        preparing.start()
     try:
-        if not problems.found:
-            preparing.start()
         report.contents["source"] = opened.location
-        return _atlas(opened, given, problems, report)
+        atlas = _atlas(opened, given, problems, report)
+        done = True
     finally:
+        if problems.found or not done:
+            stop.set()
         if preparing.is_alive():
             preparing.join()
         opened.close()
+    return atlas
 
 
-def _prepare_kernels(source: Source, given: Mapping[str, Any], options: Options) -> None:
+def _prepare_kernels(source: Source, given: Mapping[str, Any], options: Options, stop: Event) -> None:
     from atlaswriter.formats.cellucid.warmup import typical_atlas, warm_up
 
     genes, graph = given["genes"] is not False, given["graph"] is not False and bool(source.obsp())
-    warm_up(typical_atlas(source.n_cells, genes=genes, graph=graph), options)
+    warm_up(typical_atlas(source.n_cells, genes=genes, graph=graph), options, stop)
 
 
 def _atlas(source: Source, given: Mapping[str, Any], problems: Problems, report: Report) -> Atlas:
@@ -191,8 +197,14 @@ def _genes(source: Source, given: Mapping[str, Any]) -> Genes | None:
     layer, raw, names_column = given["layer"], given["use_raw"], given["gene_names"]
     if layer is not None and raw:
         raise InputError(Problem("layer, use_raw", "both are given", "choose one matrix"))
-    names = source.gene_names(names_column, raw=raw)
-    ids, columns = select_genes(names, given["genes"], "genes")
+    problems = Problems()
+    names = problems.attempt(source.gene_names, names_column, raw=raw)
+    chosen = None if names is None else problems.attempt(select_genes, names, given["genes"], "genes")
+    if layer is not None and layer not in source.layers():
+        problems.add("layer", f"{layer!r} does not exist", f"there are {listed(source.layers()) or 'none'}")
+    problems.raise_if_any()
+    assert chosen is not None  # noqa: S101 - no choice is a problem
+    ids, columns = chosen
     matrix = source.expression(layer=layer, raw=raw)
     if matrix is None:
         if given["genes"] is not None:

@@ -14,7 +14,7 @@ from atlaswriter.sinks.folder import check_target
 
 def target_path(out: Any, where: str) -> Path:
     """The output folder as a path."""
-    if not isinstance(out, str | os.PathLike) or not os.fspath(out):
+    if not isinstance(out, str | os.PathLike) or not os.fspath(out) or "\0" in str(out):
         raise InputError(Problem(where, f"{out!r} is not a path"))
     return Path(out)
 

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from functools import cache
+from threading import Event
 
 import numpy as np
 
@@ -23,10 +24,13 @@ log = logging.getLogger(__name__)
 Wanted = tuple[Kernel, str]
 
 
-def warm_up(atlas: Atlas, options: Options) -> None:
-    """Compile, or load from the cache, what this export needs; says so when it takes a moment."""
+def warm_up(atlas: Atlas, options: Options, stop: Event | None = None) -> None:
+    """Compile, or load from the cache, what this export needs; says so when it takes a moment.
+
+    `stop` is looked at between kernels.
+    """
     start = time.perf_counter()
-    compiled = warm(dict.fromkeys(wanted_kernels(atlas, options)), announce)
+    compiled = warm(dict.fromkeys(wanted_kernels(atlas, options)), announce, stop)
     log.debug("%d kernels compiled in %.1f s", compiled, time.perf_counter() - start)
 
 
