@@ -1,6 +1,7 @@
 """What all tests share: the data of the project, the original program, and how Hypothesis searches."""
 
 import importlib.metadata
+import logging
 import os
 from pathlib import Path
 
@@ -40,3 +41,13 @@ def original():
     import cellucid.prepare_data
 
     return cellucid.prepare_data
+
+
+@pytest.fixture(autouse=True)
+def _logging_stays_as_it_was():
+    """The command line gives the package's logger a handler; the next test must not inherit it."""
+    logger = logging.getLogger("atlaswriter")
+    handlers, level = logger.handlers, logger.level
+    yield
+    logger.handlers = handlers
+    logger.setLevel(level)
