@@ -54,7 +54,7 @@ def test_waits_until_enough_is_given_back():
     one = Budget(2**30 + 100)
     one.take(80, "first")
     got = threading.Event()
-    waiter = threading.Thread(target=lambda: (one.take(50, "second"), got.set()))
+    waiter = threading.Thread(target=lambda: (one.take(50, "second"), got.set()), daemon=True)
     waiter.start()
     assert not got.wait(0.1)
     one.give_back(40)
@@ -76,7 +76,7 @@ def test_never_more_than_free_is_out():
                 with lock:
                     out[0] -= size
 
-    threads = [threading.Thread(target=draw, args=(size,)) for size in (30, 45, 60, 100)]
+    threads = [threading.Thread(target=draw, args=(size,), daemon=True) for size in (30, 45, 60, 100)]
     for thread in threads:
         thread.start()
     for thread in threads:

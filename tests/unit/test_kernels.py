@@ -202,7 +202,7 @@ def test_distances(types, cells_wanted):
     cursor = np.full(6, -1)
     cursor[wanted] = starts[:-1]
     grouped, cells = np.empty(starts[-1]), np.empty(starts[-1] if cells_wanted else 0, np.uint32)
-    groups.distances(coords, codes, center, scale, means, cursor, grouped, cells)
+    groups.distances(coords, codes, center, scale, means, cursor, grouped, cells, 0)
     expected = [
         np.linalg.norm((coords[m].astype(np.float64) - center) * scale - means[g], axis=1)
         for g, m in zip(wanted, members, strict=True)

@@ -66,9 +66,11 @@ def add(coords: Any, codes: Any, center: Any, scale: float, sums: Any) -> None:
                 sums[code, axis] += (np.float64(coords[cell, axis]) - center[axis]) * scale
 
 
-@kernel(*(f"({x}[:, ::1], {c}[::1], f8[::1], f8, f8[:, ::1], i8[::1], f8[::1], u4[::1])" for x, c in _COORDS_AND_CODES))
+@kernel(
+    *(f"({x}[:, ::1], {c}[::1], f8[::1], f8, f8[:, ::1], i8[::1], f8[::1], u4[::1], i8)" for x, c in _COORDS_AND_CODES)
+)
 def distances(
-    coords: Any, codes: Any, center: Any, scale: float, means: Any, cursor: Any, grouped: Any, cells: Any
+    coords: Any, codes: Any, center: Any, scale: float, means: Any, cursor: Any, grouped: Any, cells: Any, first: int
 ) -> None:
     """Distance of each cell to the mean of its category, category after category.
 
@@ -83,6 +85,8 @@ def distances(
         Filled with distances.
     cells : uint32, (n_grouped,) or (0,)
         Filled with the cells they belong to, unless empty.
+    first : int
+        Number of the first cell given.
     """
     for cell in range(codes.size):
         code = codes[cell]
@@ -91,7 +95,7 @@ def distances(
             cursor[code] = position + 1
             grouped[position] = _distance(coords, cell, center, scale, means[code])
             if cells.size:
-                cells[position] = cell
+                cells[position] = first + cell
 
 
 @kernel(

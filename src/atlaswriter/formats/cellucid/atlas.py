@@ -39,7 +39,7 @@ class Atlas:
     embeddings
         Dimension to raw coordinates, (n_cells, dimension).
     latent
-        (n_cells, d); None leaves every outlier quantile missing.
+        (n_cells, d), dense or CSR; None leaves every outlier quantile missing.
     obs
         Key to column, in the order of the table.
     vectors
@@ -48,7 +48,7 @@ class Atlas:
 
     n_cells: int
     embeddings: dict[int, Array]
-    latent: Array | None
+    latent: Matrix | None
     obs: list[tuple[str, Column]]
     genes: Genes | None = None
     graph: Matrix | None = None

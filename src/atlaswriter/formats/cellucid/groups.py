@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,25 +11,45 @@ from numpy.typing import NDArray
 from atlaswriter.formats.cellucid.points import Frame
 from atlaswriter.kernels import groups
 from atlaswriter.kernels._jit import readable
-from atlaswriter.sources.base import Array
+from atlaswriter.sources.base import Array, Compressed, Matrix
+
+# Rows of a sparse latent space that are made dense at a time.
+_BLOCK_ROWS = 1 << 14
+
+
+def coords_dtype(dtype: np.dtype) -> np.dtype:
+    """Dtype that kernels take coordinates in: their own if it is float32 or float64, else float64."""
+    return dtype if dtype in (np.float32, np.float64) and dtype.isnative else np.dtype(np.float64)
 
 
 def kernel_coords(array: Array) -> Array:
     """Coordinates in a layout and dtype that kernels take; the array itself where it is one already."""
-    dtype = array.dtype if array.dtype in (np.float32, np.float64) and array.dtype.isnative else np.float64
-    return readable(np.ascontiguousarray(array, dtype=dtype))
+    return readable(np.ascontiguousarray(array, dtype=coords_dtype(array.dtype)))
+
+
+def _row_blocks(coords: Matrix) -> Iterator[tuple[int, Array]]:
+    """A dense array as it is; a CSR matrix some rows at a time. First row and coordinates of each block."""
+    if not isinstance(coords, Compressed):
+        yield 0, kernel_coords(coords)
+        return
+    from scipy.sparse import csr_array
+
+    rows = csr_array((coords.data, coords.indices, coords.indptr), shape=coords.shape)
+    for first in range(0, coords.shape[0], _BLOCK_ROWS):
+        yield first, kernel_coords(rows[first : first + _BLOCK_ROWS].toarray())
 
 
 def _means(
-    coords: Array, codes: Array, frame: Frame, counts: NDArray[np.int64]
+    coords: Matrix, codes: Array, frame: Frame, counts: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     sums = np.zeros((counts.size, frame.center.size))
-    groups.add(coords, codes, frame.center, frame.scale, sums)
+    for first, block in _row_blocks(coords):
+        groups.add(block, codes[first : first + len(block)], frame.center, frame.scale, sums)
     return sums, sums / np.maximum(counts, 1)[:, None]
 
 
 def _grouped_distances(
-    coords: Array, codes: Array, frame: Frame, means: Array, wanted: Array, counts: Array, *, cells: bool
+    coords: Matrix, codes: Array, frame: Frame, means: Array, wanted: Array, counts: Array, *, cells: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.uint32]]:
     """Distances of the wanted categories one after another, where each begins, and whose they are."""
     sizes = np.where(wanted, counts, 0)
@@ -36,7 +57,9 @@ def _grouped_distances(
     grouped = np.empty(starts[-1])
     owners = np.empty(starts[-1] if cells else 0, np.uint32)
     cursor = np.where(wanted, starts[:-1], -1)
-    groups.distances(coords, codes, frame.center, frame.scale, means, cursor, grouped, owners)
+    for first, block in _row_blocks(coords):
+        part = codes[first : first + len(block)]
+        groups.distances(block, part, frame.center, frame.scale, means, cursor, grouped, owners, first)
     return starts, grouped, owners
 
 
@@ -92,12 +115,12 @@ def centroids(
 
 
 def outlier_quantiles(
-    latent: Array, codes: Array, counts: NDArray[np.int64], *, min_points: int
+    latent: Matrix, codes: Array, counts: NDArray[np.int64], *, min_points: int
 ) -> NDArray[np.float32]:
     """How far out each cell is in its category: the share of its cells as near to the mean or nearer.
 
-    Distances in the latent space, float32 or float64 (n_cells, d), all of it in float64. NaN for
-    cells of categories below `min_points` and without category.
+    Distances in the latent space, dense or CSR (n_cells, d), all of it in float64. NaN for cells of
+    categories below `min_points` and without category.
     """
     frame = Frame(np.zeros(latent.shape[1]), 1.0)
     quantiles = np.full(codes.size, np.nan, np.float32)

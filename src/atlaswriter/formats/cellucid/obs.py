@@ -41,7 +41,7 @@ class ObsWriter:
         self._atlas = atlas
         self._frames = frames
         self._coords = {dim: kernel_coords(array) for dim, array in atlas.embeddings.items()}
-        self._latent = None if atlas.latent is None else kernel_coords(atlas.latent)
+        self._latent = kernel_coords(atlas.latent) if isinstance(atlas.latent, np.ndarray) else atlas.latent
         self._bits = options.obs_continuous_quantization
         self._encoder = ValueEncoder(job.n_cells, self._bits, options.quantizer)
         self._values = layout.values_pattern(options.layout.obs_dir, self._bits, compressed)

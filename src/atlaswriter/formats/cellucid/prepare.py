@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +18,7 @@ from atlaswriter.formats.cellucid.target import check_early, target_path
 from atlaswriter.formats.cellucid.validate import check_atlas
 from atlaswriter.formats.cellucid.write import export
 from atlaswriter.report import Report
-from atlaswriter.sources.base import Array, Column
+from atlaswriter.sources.base import Array, Column, Compressed, Matrix
 from atlaswriter.sources.columns import column_from_pandas
 from atlaswriter.sources.memory import dense_of, matrix_of
 
@@ -214,7 +215,10 @@ def _reference(given: Mapping[str, Any]) -> Report:
     target = Path(given["out_dir"])
     report = Report(str(target), "cellucid v1 (by cellucid 0.0.9)")
     with report.phase("reference"):
-        original(**{name: value for name, value in given.items() if name not in _OURS})
+        arguments = {name: value for name, value in given.items() if name not in _OURS}
+        if isinstance(given["vector_fields"], Mapping):  # which the original would scale in place
+            arguments["vector_fields"] = {name: copy(array) for name, array in given["vector_fields"].items()}
+        original(**arguments)
     written = [path for path in target.rglob("*") if path.is_file()]
     report.files, report.bytes_out = len(written), sum(path.stat().st_size for path in written)
     report.close()
@@ -234,7 +238,7 @@ def _atlas(given: Mapping[str, Any], problems: Problems) -> Atlas:
     if latent is None:
         problems.add("latent_space", "is missing", "it is needed for outlier quantiles; pass for example X_pca")
     else:
-        latent = problems.attempt(dense_of, latent, "latent_space")
+        latent = problems.attempt(_latent, latent)
     obs = _obs(given["obs"], given["obs_keys"], problems)
     genes = problems.attempt(_genes, given)
     graph = given["connectivities"]
@@ -247,6 +251,16 @@ def _atlas(given: Mapping[str, Any], problems: Problems) -> Atlas:
     atlas = Atlas(n_cells, embeddings, latent, obs, genes, graph)
     atlas.vectors = _vectors(given["vector_fields"], atlas, problems)
     return atlas
+
+
+def _latent(latent: Any) -> Matrix:
+    """The latent space as it is, rows together."""
+    if hasattr(latent, "columns"):
+        return dense_of(latent, "latent_space")
+    matrix = matrix_of(latent, "latent_space")
+    if isinstance(matrix, Compressed) and matrix.axis == 1:
+        return matrix_of(latent.tocsr(), "latent_space")
+    return matrix
 
 
 def _obs(obs: Any, obs_keys: Any, problems: Problems) -> list[tuple[str, Column]]:

@@ -50,15 +50,21 @@ def check_atlas(atlas: Atlas, options: Options, target: Path | None, problems: P
         atlas.warnings.append("4D points are written, but the viewer may not show them")
 
 
-def _check_coordinates(array: Array, n_cells: int, columns: int | None, where: str, problems: Problems) -> None:
-    if array.ndim != 2 or array.shape[0] != n_cells or array.shape[1] != (columns or array.shape[1]):
+def _check_coordinates(array: Matrix, n_cells: int, columns: int | None, where: str, problems: Problems) -> None:
+    if len(array.shape) != 2 or array.shape[0] != n_cells or array.shape[1] != (columns or array.shape[1]):
         wanted = f"({n_cells}, {columns if columns is not None else 'any'})"
         problems.add(where, f"has the shape {array.shape}", f"it must be {wanted}: one row per cell")
         return
-    bad = _non_finite_rows(array)
+    bad = _non_finite_entries(array) if isinstance(array, Compressed) else _non_finite_rows(array)
     if bad.size:
         remedy = "leave these cells out, or set them to a finite place"
         problems.add(where, f"{bad.size} cells are NaN or infinite, the first in rows {bad[:5].tolist()}", remedy)
+
+
+def _non_finite_entries(matrix: Compressed) -> NDArray[np.int64]:
+    """Rows of a CSR matrix with such entries."""
+    bad = np.flatnonzero(~np.isfinite(matrix.data))
+    return np.unique(matrix.indptr.searchsorted(bad, side="right") - 1)
 
 
 def _non_finite_rows(array: Array) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ import numpy as np
 from atlaswriter.engine.regroup import work_dtype
 from atlaswriter.formats.cellucid import layout
 from atlaswriter.formats.cellucid.atlas import Atlas, Genes
-from atlaswriter.formats.cellucid.groups import kernel_coords
+from atlaswriter.formats.cellucid.groups import coords_dtype
 from atlaswriter.formats.cellucid.options import Options
 from atlaswriter.kernels import csr, deflate, edges, groups, quantize
 from atlaswriter.kernels._jit import Kernel, warm
@@ -111,9 +111,10 @@ def _obs_kernels(atlas: Atlas, options: Options) -> Iterator[Wanted]:
         yield groups.count, f"({code}[::1], i8[::1])"
         yield groups.ranks, "(f8[::1], i8[::1], u4[::1], f4[::1])"
         for array in [*atlas.embeddings.values(), *([] if atlas.latent is None else [atlas.latent])]:
-            coords = f"({_short(kernel_coords(array[:0]).dtype)}[:, ::1], {code}[::1], f8[::1], f8, f8[:, ::1]"
+            dtype = array.data.dtype if isinstance(array, Compressed) else array.dtype
+            coords = f"({_short(coords_dtype(dtype))}[:, ::1], {code}[::1], f8[::1], f8, f8[:, ::1]"
             yield groups.add, f"{coords})"
-            yield groups.distances, f"{coords}, i8[::1], f8[::1], u4[::1])"
+            yield groups.distances, f"{coords}, i8[::1], f8[::1], u4[::1], i8)"
             yield groups.add_near, f"{coords}, f8[::1], i8[::1], f8[:, ::1])"
 
 

@@ -1,0 +1,61 @@
+"""Writes README's performance table from benchmarks/results; run it after a benchmark."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+START, END = "<!-- performance -->\n", "<!-- /performance -->"
+TITLES = {
+    "xenium_pancreas": "Xenium pancreas: 140,702 cells × 506 genes, graph of 3.1 M entries",
+    "synthetic": "Synthetic: {cells:,} cells × {genes:,} genes, 7 % present",
+}
+
+
+def row(name: str, result: dict[str, Any]) -> str:
+    """One line of the table."""
+    ours, theirs = result["atlaswriter"], result["cellucid"]
+    title = TITLES.get(name, name).format(**result["data"])
+    cells = [
+        title,
+        f"{theirs['seconds']:.2f} s",
+        f"{ours['seconds']:.2f} s",
+        f"**{theirs['seconds'] / ours['seconds']:.1f}×**",
+        f"{theirs['cpu_seconds'] / ours['cpu_seconds']:.1f}×",
+        f"{ours['var_bytes'] / theirs['var_bytes']:.2f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def table(results: dict[str, Any]) -> str:
+    """The whole section."""
+    machine, arguments = results["machine"], results["arguments"]
+    lines = [
+        f"`prepare` in process, warm kernels, {arguments['workers']} threads, {arguments['var_quantization']} bit, "
+        f"gzip {arguments['compression']}, against cellucid 0.0.9 with the same arguments; medians of "
+        f"{arguments['repetitions']} interleaved runs on {machine['usable_cpus']} cores of an {machine['cpu']} "
+        f"({results['date']}, exports in {machine['exports_in']}):",
+        "",
+        "| data | cellucid 0.0.9 | atlaswriter | ratio | of CPU time | bytes of genes |",
+        "|---|--:|--:|--:|--:|--:|",
+        *(row(name, result) for name, result in results["results"].items()),
+        "",
+        "Made by `benchmarks/macro/prepare_vs_cellucid.py` and `benchmarks/readme.py`.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Put the table between its marks."""
+    results = json.loads((ROOT / "benchmarks/results/prepare_vs_cellucid.json").read_text(encoding="utf-8"))
+    readme = ROOT / "README.md"
+    before, _, rest = readme.read_text(encoding="utf-8").partition(START)
+    _, _, after = rest.partition(END)
+    readme.write_text(f"{before}{START}{table(results)}{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
