@@ -8,16 +8,13 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 START, END = "<!-- performance -->\n", "<!-- /performance -->"
-TITLES = {
-    "xenium_pancreas": "Xenium pancreas: 140,702 cells × 506 genes, graph of 3.1 M entries",
-    "synthetic": "Synthetic: {cells:,} cells × {genes:,} genes, 7 % present",
-}
+TITLE = "{name}: {cells:,} cells × {genes:,} genes, {nonzeros:,} non-zeros"
 
 
 def row(name: str, result: dict[str, Any]) -> str:
     """One line of the table."""
     ours, theirs = result["atlaswriter"], result["cellucid"]
-    title = TITLES.get(name, name).format(**result["data"])
+    title = TITLE.format(name=name, **result["data"])
     cells = [
         title,
         f"{theirs['seconds']:.2f} s",
@@ -25,6 +22,7 @@ def row(name: str, result: dict[str, Any]) -> str:
         f"**{theirs['seconds'] / ours['seconds']:.1f}×**",
         f"{theirs['cpu_seconds'] / ours['cpu_seconds']:.1f}×",
         f"{ours['var_bytes'] / theirs['var_bytes']:.2f}",
+        f"{ours['bytes'] / theirs['bytes']:.2f}",
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -33,13 +31,15 @@ def table(results: dict[str, Any]) -> str:
     """The whole section."""
     machine, arguments = results["machine"], results["arguments"]
     lines = [
-        f"`prepare` in process, warm kernels, {arguments['workers']} threads, {arguments['var_quantization']} bit, "
-        f"gzip {arguments['compression']}, against cellucid 0.0.9 with the same arguments; medians of "
-        f"{arguments['repetitions']} interleaved runs on {machine['usable_cpus']} cores of an {machine['cpu']} "
-        f"({results['date']}, exports in {machine['exports_in']}):",
+        f"`prepare` in process, warm kernels, {arguments['workers']} threads, gzip level {arguments['compression']},",
+        "with graph and outlier quantiles, against cellucid 0.0.9 with the same arguments: medians of "
+        f"{arguments['repetitions']} interleaved",
+        "runs "
+        f"on {machine['usable_cpus']} cores of an {machine['cpu']} ({results['date']}, exports in "
+        f"`{machine['exports_in']}`). Bytes are ours over theirs.",
         "",
-        "| data | cellucid 0.0.9 | atlaswriter | ratio | of CPU time | bytes of genes |",
-        "|---|--:|--:|--:|--:|--:|",
+        "| data | cellucid 0.0.9 | atlaswriter | ratio | of CPU time | gene bytes | all bytes |",
+        "|---|--:|--:|--:|--:|--:|--:|",
         *(row(name, result) for name, result in results["results"].items()),
         "",
         "Made by `benchmarks/macro/prepare_vs_cellucid.py` and `benchmarks/readme.py`.",

@@ -33,7 +33,8 @@ from atlaswriter.units import format_bytes, usable_cpus
 ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared" / "data" / "xenium_pancreas.h5ad"
 ENVIRONMENT = "CELLUCID009_PYTHON"
-ARGUMENTS = {"var_quantization": 8, "obs_continuous_quantization": 8, "compression": 6}
+COMPRESSION = 6
+BITS = {"8": 8, "16": 16, "none": None}
 _NAMES = ("atlaswriter", "cellucid")
 _TIMES = {"wall": "seconds", "  fastest": "fastest_seconds", "CPU": "cpu_seconds"}
 _SIZES = {"written": "bytes", "  var/": "var_bytes", "peak memory": "peak_bytes"}
@@ -77,9 +78,10 @@ class Child:
         self._errors.close()
 
 
-def compare(path: Path, options: argparse.Namespace) -> dict[str, Any]:
+def compare(path: Path, bits: int | None, options: argparse.Namespace) -> dict[str, Any]:
     """Run both programs on one file, in turns."""
-    settings = (str(path), json.dumps(ARGUMENTS))
+    arguments = {"var_quantization": bits, "obs_continuous_quantization": bits, "compression": COMPRESSION}
+    settings = (str(path), json.dumps(arguments))
     with ExitStack() as stack:
         children = {
             "atlaswriter": Child(sys.executable, "ours", *settings, str(options.workers)),
@@ -103,19 +105,24 @@ def _medians(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 @contextmanager
-def _inputs(options: argparse.Namespace) -> Iterator[Iterator[tuple[str, Path]]]:
-    """Names and files of the atlases to export; made-up ones live as long as the context."""
+def _inputs(options: argparse.Namespace) -> Iterator[Iterator[tuple[str, Path, int | None]]]:
+    """Names and files of the atlases to export, and in how many bits; made-up ones live as long as the context."""
     with tempfile.TemporaryDirectory() as folder:
 
         def each() -> Iterator[tuple[str, Path]]:
             if "real" in options.data:
-                yield options.file.stem, options.file
+                for bits in options.quantize:
+                    yield f"{options.file.stem}, {_stored(BITS[bits])}", options.file, BITS[bits]
             if "synthetic" in options.data:
                 path = Path(folder, "synthetic.h5ad")
                 synthetic.atlas(options.cells, options.genes, options.density).write_h5ad(path)
-                yield "synthetic", path
+                yield f"synthetic, {_stored(8)}", path, 8
 
         yield each()
+
+
+def _stored(bits: int | None) -> str:
+    return "float32" if bits is None else f"{bits} bit"
 
 
 def _describe(path: Path) -> dict[str, Any]:
@@ -162,6 +169,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, nargs="?", default=REAL, help=f"an .h5ad with a graph (default: {REAL})")
     parser.add_argument("--data", nargs="+", choices=["real", "synthetic"], default=["real", "synthetic"])
+    parser.add_argument("--quantize", nargs="+", choices=BITS, default=list(BITS), help="bits of the real data")
     parser.add_argument("--reference-python", help=f"Python that has cellucid 0.0.9 (default: ${ENVIRONMENT})")
     parser.add_argument("-n", "--repetitions", type=int, default=5)
     parser.add_argument("-j", "--workers", type=int, default=2)
@@ -179,15 +187,15 @@ def main() -> None:
     options = _options()
     results = {}
     with _inputs(options) as inputs:
-        for name, path in inputs:
-            results[name] = {"data": _describe(path), **compare(path, options)}
+        for name, path, bits in inputs:
+            results[name] = {"data": _describe(path), "bits": bits, **compare(path, bits, options)}
             show(name, results[name])
     if options.json:
         report = {
             "benchmark": "prepare_vs_cellucid",
             "date": dt.datetime.now(dt.UTC).date().isoformat(),
             "machine": {**machine(), "exports_in": tempfile.gettempdir()},
-            "arguments": {**ARGUMENTS, "workers": options.workers, "repetitions": options.repetitions},
+            "arguments": {"compression": COMPRESSION, "workers": options.workers, "repetitions": options.repetitions},
             "results": results,
         }
         options.json.write_text(json.dumps(report, indent=2) + "\n")
