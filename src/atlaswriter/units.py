@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from atlaswriter.errors import InputError, Problem
 
@@ -77,12 +77,23 @@ def _physical_memory() -> int:
 
 def _cgroup_limits() -> list[int]:
     limits = []
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+    own = _own_cgroup()
+    groups = [_CGROUP / group / "memory.max" for group in (own, *own.parents)]
+    for path in (*groups, _CGROUP / "memory/memory.limit_in_bytes"):
         try:
-            limits.append(int((_CGROUP / name).read_text()))
+            limits.append(int(path.read_text()))
         except (OSError, ValueError):
             continue
     return limits
+
+
+def _own_cgroup() -> PurePosixPath:
+    """The group (v2) of this process, relative to the root of groups; its limit and its parents' all hold."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    return PurePosixPath(next((line[4:] for line in lines if line.startswith("0::/")), ""))
 
 
 def _slurm_limits() -> list[int]:

@@ -206,3 +206,25 @@ def test_warm_start_loads_from_the_cache(package, tmp_path):
     assert second[:2] == ["0", "True"]
     assert str(tmp_path / "cache") in second[2]
     assert errors == ""
+
+
+def test_a_damaged_cache_runs_a_kernel_once(tmp_path):
+    """In a process of its own: kernels add to their arguments, so running twice would show."""
+    code = (
+        "import pathlib, numpy as np\n"
+        "from atlaswriter.kernels import csr\n"
+        "csr.count.compile('(i4[::1], i8[::1])')\n"
+        f"for path in pathlib.Path({str(tmp_path)!r}).rglob('*csr*.nbi'): path.write_bytes(b'')\n"
+    )
+    again = (
+        "import numpy as np\n"
+        "from atlaswriter.kernels import csr\n"
+        "counts = np.zeros(3, np.int64)\n"
+        "csr.count(np.array([0, 1, 1], np.int32), counts)\n"
+        "print(counts.tolist())\n"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert list(tmp_path.rglob("*csr*.nbi"))
+    done = subprocess.run([sys.executable, "-c", again], env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout == "[1, 2, 0]\n"

@@ -1,8 +1,10 @@
 """Normalised points and vectors against the rule, at the edges of float64."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from atlaswriter import prepare
 from atlaswriter.errors import InputError
 from atlaswriter.formats.cellucid.points import Frame
 
@@ -48,7 +50,7 @@ def test_all_cells_in_one_place(value):
     raw = np.full((5, 2), value)
     frame = Frame.around(raw, "x")
     assert frame.points(raw).tolist() == [[0, 0]] * 5
-    assert (frame.vectors(np.ones((5, 2)), "v") == 2).all()
+    assert (frame.vectors(np.ones((5, 2))) == 2).all()
 
 
 def test_integers_at_their_limits():
@@ -67,11 +69,18 @@ def test_vectors_are_scaled_but_not_moved():
     raw = np.array([[0.0, 0], [4, 2]])
     vectors = np.array([[1.0, -1], [0, 2]], np.float32)
     before = vectors.copy()
-    assert Frame.around(raw, "x").vectors(vectors, "v").tolist() == [[0.5, -0.5], [0, 1]]
+    assert Frame.around(raw, "x").vectors(vectors).tolist() == [[0.5, -0.5], [0, 1]]
     np.testing.assert_array_equal(vectors, before)
 
 
-def test_vectors_beyond_float32_are_refused():
-    frame = Frame.around(np.array([[0.0], [1e-30]]), "x")
+def test_vectors_beyond_float32_are_refused_before_anything_is_written(tmp_path):
+    points = np.array([[0.0, 0], [1e-30, 0]])
     with pytest.raises(InputError, match="'velocity'"):
-        frame.vectors(np.array([[1e20], [0]]), "vector field 'velocity'")
+        prepare(
+            latent_space=points,
+            obs=pd.DataFrame({"x": [1, 2]}),
+            X_umap_2d=points,
+            vector_fields={"velocity_2d": np.array([[1e20, 0], [0, 0]])},
+            out_dir=tmp_path / "out",
+        )
+    assert list(tmp_path.iterdir()) == []

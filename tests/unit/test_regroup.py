@@ -27,10 +27,8 @@ def dense_column(column, n_cells):
 
 
 def bytes_of(column):
-    """Memory of its own: row numbers of CSC columns are those of the matrix."""
-    if not isinstance(column, SparseColumn):
-        return column.nbytes
-    return column.values.nbytes + (column.rows.nbytes if column.rows.dtype == np.uint32 else 0)
+    """Memory of its values and rows."""
+    return column.values.nbytes + column.rows.nbytes if isinstance(column, SparseColumn) else column.nbytes
 
 
 def regrouped(matrix, genes, *, workers=1, room=None):

@@ -20,6 +20,9 @@ from anndata.tests.helpers import assert_equal as assert_anndata_equal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atlaswriter.engine.budget import Budget
+from atlaswriter.engine.regroup import gene_batches
+from atlaswriter.engine.run import Team
 from atlaswriter.errors import InputError
 from atlaswriter.sources import h5read
 from atlaswriter.sources.base import Categorical, Compressed
@@ -588,3 +591,29 @@ def test_zlib_takes_the_place_of_isal(tmp_path, monkeypatch):
         file.create_dataset("x", data=np.arange(99), chunks=(10,), compression="gzip")
     monkeypatch.setattr(h5read, "inflater", zlib)
     assert_read_as_h5py(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("values", [np.full(300, 1, np.uint8), np.array([100, 100], np.int8), np.array([1, -1.0])])
+def test_repeated_coo_entries_add_up_beyond_their_dtype(values):
+    rows = np.zeros(values.size, int)
+    matrix = matrix_of(sp.coo_array((values, (rows, rows)), shape=(2, 2)), "x")
+    assert matrix.nnz == values.size
+    (batch,) = gene_batches(matrix, np.arange(2), Team(1, Budget()), 1 << 20)
+    assert batch.columns[0].values.tolist() == [float(values.astype(float).sum())]
+
+
+@pytest.mark.parametrize("part", ["data", "codes", "categories"])
+def test_arrays_with_too_many_dimensions_are_refused(tmp_path, part):
+    adata = anndata.AnnData(sp.random_array((6, 4), density=0.5, format="csr", rng=np.random.default_rng(0)))
+    adata.obs["kind"] = pd.Categorical(list("aabbab"))
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    place = {"data": "X/data", "codes": "obs/kind/codes", "categories": "obs/kind/categories"}[part]
+    with h5py.File(tmp_path / "a.h5ad", "r+") as file:
+        attributes, content = dict(file[place].attrs), file[place][:]
+        kind = file[place].dtype
+        del file[place]
+        file.create_dataset(place, data=np.stack([content, content], axis=1), dtype=kind).attrs.update(attributes)
+    source = open_source(tmp_path / "a.h5ad")
+    with pytest.raises(InputError):
+        source.expression() if part == "data" else source.obs("kind")
+    source.close()

@@ -46,7 +46,8 @@ def command(
     if as_json:
         content = {"ok": result.ok, "atlas": str(out / _ATLAS)}
         click.echo(json.dumps({**content, "export": report.to_dict(), "check": result.to_dict()}))
-    click.echo(f"{report}\n\n{result}\n\n{_where_to_look(out)}", err=True)
+    if logging.getLogger("atlaswriter").isEnabledFor(logging.INFO):
+        click.echo(f"{report}\n\n{result}\n\n{_where_to_look(out)}", err=True)
     if not result.ok:
         ctx.exit(1)
 

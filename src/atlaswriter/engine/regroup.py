@@ -53,9 +53,10 @@ def work_dtype(dtype: np.dtype) -> np.dtype:
 
 
 def entry_bytes(matrix: Matrix) -> int:
-    """Bytes that one value takes in a batch."""
+    """Bytes that one value takes in a batch, its row included; sorted CSC columns take less, being views."""
     if isinstance(matrix, Compressed):
-        return work_dtype(matrix.data.dtype).itemsize + (4 if matrix.axis == 0 else 0)
+        rows = 4 if matrix.axis == 0 else matrix.indices.dtype.itemsize
+        return work_dtype(matrix.data.dtype).itemsize + rows
     return work_dtype(matrix.dtype).itemsize
 
 
@@ -131,7 +132,7 @@ def canonical(rows: Array, values: Array) -> SparseColumn:
 def _csc_batches(matrix: Compressed, genes: NDArray[np.int64], room: int) -> Iterator[Batch]:
     indices = kernel_indices(matrix.indices)
     entries = (matrix.indptr[genes + 1] - matrix.indptr[genes]).astype(np.int64)
-    for first, last in _split(entries * work_dtype(matrix.data.dtype).itemsize, room):
+    for first, last in _split(entries * entry_bytes(matrix), room):
         yield Batch(first, [_csc_column(matrix, indices, gene) for gene in genes[first:last]])
 
 

@@ -67,8 +67,14 @@ class Team:
         self._pending.add(future)
         return future
 
+    def raise_if_failed(self) -> None:
+        """Raise what a finished piece of work raised, if any did."""
+        for future in self._pending:
+            if future.done():
+                future.result()
+
     def wait(self) -> None:
-        """Wait for everything submitted; the first failure is raised, work not yet begun is dropped."""
+        """Wait for everything submitted; when a piece fails, its error is raised and what has not begun is dropped."""
         done, rest = wait(self._pending, return_when=FIRST_EXCEPTION)
         for future in rest:
             future.cancel()

@@ -14,7 +14,7 @@ from threading import Event
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit, typeof
 from numpy.typing import NDArray
 
 # What numba lets through when its cache is damaged, full or gone; kernels themselves raise nothing.
@@ -55,7 +55,9 @@ class Kernel:
         try:
             return self._dispatcher(*args)
         except _CACHE_FAILURES:
-            self._mend_cache(lambda: self._dispatcher(*args))
+            # Compile only: kernels add to their arguments in place and must run once.
+            types = tuple(typeof(argument) for argument in args)  # type: ignore[no-untyped-call]
+            self._mend_cache(lambda: self._dispatcher.compile(types))
             return self._dispatcher(*args)
 
     def compile(self, signature: str) -> bool:

@@ -59,11 +59,19 @@ def matrix_of(x: Any, where: str) -> Matrix:
 def _from_scipy(x: Any, where: str) -> Compressed:
     _check_dimensions(x.ndim, where)
     if x.format not in {"csr", "csc"}:
-        x = x.tocsc()
+        return _from_coo(x.tocoo(copy=False), where)
     values = as_real(x.data, where)
     # SciPy allows spare room after the last entry.
     nnz = int(x.indptr[-1])
     return compressed(x.shape, x.indptr, x.indices[:nnz], values[:nnz], axis=int(x.format == "csc"), where=where)
+
+
+def _from_coo(x: Any, where: str) -> Compressed:
+    """Entries by column; repeated ones stay, so that they add up in float64 and not in their own dtype."""
+    order = np.argsort(x.col, kind="stable")
+    indptr = np.zeros(x.shape[1] + 1, np.int64)
+    np.cumsum(np.bincount(x.col, minlength=x.shape[1]), out=indptr[1:])
+    return compressed(x.shape, indptr, x.row[order], as_real(x.data, where)[order], axis=1, where=where)
 
 
 def compressed(
@@ -85,6 +93,8 @@ def compressed(
     found = ""
     if indptr.shape[0] != major + 1:
         found = f"indptr has {indptr.shape[0]} entries where {major + 1} are needed"
+    elif data.ndim != 1:
+        found = f"the values have {data.ndim} dimensions"
     elif data.shape[0] != indices.shape[0]:
         found = f"there are {data.shape[0]} values but {indices.shape[0]} indices"
     elif indptr[0] != 0 or indptr[-1] != indices.shape[0]:

@@ -235,6 +235,9 @@ def _boolean_column(flags: Array, mask: Array | None) -> Categorical:
 
 def _categorical(node: Node, where: str) -> Categorical:
     labels, codes_node = node.child("categories"), node.child("codes")
+    for name, part in (("categories", labels), ("codes", codes_node)):
+        if part.is_array and len(part.sizes() or ()) != 1:
+            raise InputError(Problem(where, f"{name} have the shape {part.sizes()}", _WRITE_AGAIN))
     if labels.is_array:
         categories = labels.texts()
     else:

@@ -14,8 +14,6 @@ from atlaswriter.formats.cellucid import layout
 from atlaswriter.sources.base import Array, Column, Matrix
 
 _EXPLICIT = re.compile(r"(.*)_([123])d")
-_CHECK_ROWS = 1 << 16
-_MAX_CELLS = 2**32 - 1
 
 
 @dataclass

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from atlaswriter.formats.cellucid.layout import Layout
-from atlaswriter.formats.cellucid.read import html_table
 from atlaswriter.formats.cellucid.rules import Finding, Findings, Survey, Task
 from atlaswriter.formats.cellucid.rules_files import read_array
 from atlaswriter.formats.cellucid.rules_identity import survey_identity
 from atlaswriter.formats.cellucid.rules_manifests import survey_edges, survey_obs, survey_var
+from atlaswriter.report import html_table
 from atlaswriter.sinks import fs
 from atlaswriter.units import format_bytes, usable_cpus, usable_memory
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from os import PathLike
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Literal
@@ -101,7 +102,7 @@ memory_budget, workers, progress
     """
     given = dict(locals())
     options = Options.of(given)
-    resources = Resources(workers, memory_budget, progress)
+    resources = Resources.of(given)
     problems = Problems()
     target = problems.attempt(target_path, out, "out")
     report = Report(str(target), "cellucid v1")
@@ -141,7 +142,9 @@ def _read(source: Any, given: Mapping[str, Any], options: Options, problems: Pro
 def _prepare_kernels(source: Source, given: Mapping[str, Any], options: Options, stop: Event) -> None:
     from atlaswriter.formats.cellucid.warmup import typical_atlas, warm_up
 
-    genes, graph = given["genes"] is not False, given["graph"] is not False and bool(source.obsp())
+    genes, graph = given["genes"] is not False, given["graph"] is not False
+    with suppress(InputError):  # said where the source is read
+        graph = graph and bool(source.obsp())
     warm_up(typical_atlas(source.n_cells, genes=genes, graph=graph), options, stop)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from atlaswriter.engine.regroup import batch_limits
 from atlaswriter.formats.cellucid import layout
 from atlaswriter.formats.cellucid.atlas import Atlas, Genes
+from atlaswriter.formats.cellucid.groups import SPARSE_BLOCK_BYTES, coords_dtype
 from atlaswriter.formats.cellucid.options import Options
 from atlaswriter.sources.base import Categorical, Compressed, Matrix
 
@@ -27,9 +30,25 @@ def codes(n_cells: int) -> int:
     return n_cells * 20
 
 
-def outliers(n_cells: int) -> int:
-    """One column's outlier quantiles: distances, cells, order, quantiles, as stored and compressed."""
-    return n_cells * 30
+def outliers(n_cells: int, latent: Matrix | None, n_categories: int) -> int:
+    """One column's outlier quantiles.
+
+    Distances, cells, order, quantiles, as stored and compressed; sums and means of the categories;
+    of a sparse latent space a dense block, as it is and in float64.
+    """
+    width = 0 if latent is None else latent.shape[1]
+    block = 2 * max(SPARSE_BLOCK_BYTES, 8 * width) if isinstance(latent, Compressed) else 0
+    return n_cells * 30 + 2 * n_categories * width * 8 + block
+
+
+def converted(atlas: Atlas) -> int:
+    """Coordinates that kernels cannot take as they are, kept as copies while fields are written."""
+    arrays = [*atlas.embeddings.values(), *([atlas.latent] if isinstance(atlas.latent, np.ndarray) else [])]
+    return sum(
+        array.size * coords_dtype(array.dtype).itemsize
+        for array in arrays
+        if not (array.flags.c_contiguous and array.dtype == coords_dtype(array.dtype))
+    )
 
 
 def stored_entries(matrix: Matrix) -> int:
@@ -44,8 +63,12 @@ def graph(matrix: Matrix) -> int:
 
 
 def gene_worker(n_cells: int, bits: int | None) -> int:
-    """One worker on genes: a dense column, its compressed form, a float32 one to truncate from."""
-    return n_cells * (2 * (bits or 32) // 8 + 4)
+    """One worker on genes.
+
+    A dense column as stored and compressed, one of float32 to truncate from, one of a dense matrix in
+    float64, and what the worker keeps of the obs fields.
+    """
+    return n_cells * (2 * (bits or 32) // 8 + 4 + 8 + 4)
 
 
 def gene_room(genes: Genes, left: int) -> int:
@@ -59,11 +82,14 @@ def largest(atlas: Atlas, options: Options, workers: int) -> tuple[int, str]:
     n_cells = atlas.n_cells
     parts = [(points(n_cells, dim), f"the {dim}D embedding") for dim in atlas.embeddings]
     for key, column in atlas.obs:
-        size = outliers(n_cells) if isinstance(column, Categorical) else continuous(n_cells)
-        parts.append((size, f"obs[{key!r}]"))
+        if isinstance(column, Categorical):
+            parts.append((outliers(n_cells, atlas.latent, len(column.categories)), f"obs[{key!r}]"))
+        else:
+            parts.append((continuous(n_cells), f"obs[{key!r}]"))
     if atlas.graph is not None:
         parts.append((graph(atlas.graph), "connectivities"))
     if atlas.genes is not None:
         workers_bytes = workers * gene_worker(n_cells, options.var_quantization)
         parts.append((gene_room(atlas.genes, 0) + workers_bytes, "writing genes"))
-    return max(parts)
+    size, name = max(parts)
+    return size + converted(atlas), name

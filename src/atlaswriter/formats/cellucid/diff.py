@@ -11,9 +11,10 @@ import numpy as np
 
 from atlaswriter.errors import listed
 from atlaswriter.formats.cellucid.layout import IDENTITY, Layout
-from atlaswriter.formats.cellucid.read import Export, html_table, open_export
+from atlaswriter.formats.cellucid.read import Export, open_export
 from atlaswriter.formats.cellucid.rules_entries import Category, Values, as_dict
 from atlaswriter.formats.cellucid.rules_files import Array
+from atlaswriter.report import html_table
 
 # Relative rounding of one float32.
 _EPSILON = float(np.finfo(np.float32).eps)

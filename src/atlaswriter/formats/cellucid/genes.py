@@ -53,6 +53,7 @@ class GeneWriter:
                 ]
                 for piece in pieces:
                     piece.result()
+                    team.raise_if_failed()
                 del batch, pieces
 
     def _write(self, first: int, columns: Sequence[GeneColumn]) -> None:

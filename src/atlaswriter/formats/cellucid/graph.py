@@ -46,7 +46,7 @@ def _pattern(matrix: Matrix) -> tuple[Array, Array]:
 def _sorted_rows(indptr: Array, indices: Array, shape: tuple[int, int]) -> Array:
     from scipy.sparse import csr_array
 
-    rows = csr_array((np.zeros(indices.size, np.int8), indices.copy(), indptr.astype(indices.dtype)), shape=shape)
+    rows = csr_array((np.zeros(indices.size, np.int8), indices.copy(), indptr), shape=shape)
     rows.sort_indices()
     return np.asarray(rows.indices)
 

@@ -13,8 +13,8 @@ from atlaswriter.kernels import groups
 from atlaswriter.kernels._jit import readable
 from atlaswriter.sources.base import Array, Compressed, Matrix
 
-# Rows of a sparse latent space that are made dense at a time.
-_BLOCK_ROWS = 1 << 14
+# Bytes of a sparse latent space that are made dense at a time, at least one row.
+SPARSE_BLOCK_BYTES = 8 << 20
 
 
 def coords_dtype(dtype: np.dtype) -> np.dtype:
@@ -35,8 +35,9 @@ def _row_blocks(coords: Matrix) -> Iterator[tuple[int, Array]]:
     from scipy.sparse import csr_array
 
     rows = csr_array((coords.data, coords.indices, coords.indptr), shape=coords.shape)
-    for first in range(0, coords.shape[0], _BLOCK_ROWS):
-        yield first, kernel_coords(rows[first : first + _BLOCK_ROWS].toarray())
+    step = max(1, SPARSE_BLOCK_BYTES // (8 * coords.shape[1])) if coords.shape[1] else coords.shape[0]
+    for first in range(0, coords.shape[0], step):
+        yield first, kernel_coords(rows[first : first + step].toarray())
 
 
 def _means(

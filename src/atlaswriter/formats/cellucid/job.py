@@ -36,6 +36,12 @@ class Job:
         level = self.options.level
         self.sink.write(path, little if level is None else gzip.compress(little, level))
 
+    def write_small(self, path: str, content: Array, *, most: int = 9) -> None:
+        """As `write`, compressed by zlib at the level of the options, or at `most` where that is lower."""
+        little = content.astype(content.dtype.newbyteorder("<"), copy=False)
+        level = self.options.level
+        self.sink.write(path, little if level is None else gzip.compress_small(little, min(level, most)))
+
     def write_values(self, path: str, encoded: Encoded) -> None:
         """Write one column; where its background is known, from its other rows alone."""
         content, rows = encoded.content, encoded.rows

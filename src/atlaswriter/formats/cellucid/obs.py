@@ -62,7 +62,8 @@ class ObsWriter:
         counts = np.zeros(len(column.categories), np.int64)
         groups.count(codes, counts)
         first = team.submit(self._write_codes, key, column, codes, counts, memory=costs.codes(n_cells), what=what)
-        second = team.submit(self._write_outliers, key, codes, counts, memory=costs.outliers(n_cells), what=what)
+        memory = costs.outliers(n_cells, self._atlas.latent, counts.size)
+        second = team.submit(self._write_outliers, key, codes, counts, memory=memory, what=what)
         return lambda: self._categorical_entry(key, column, bits, first, second)
 
     def _write_continuous(self, key: str, column: Continuous) -> Entry:
@@ -76,7 +77,7 @@ class ObsWriter:
 
     def _write_values(self, pattern: str, key: str, values: Array) -> Encoded:
         encoded = self._encoder.encode(values)
-        self.job.write(layout.resolve(pattern, key), encoded.content)
+        self.job.write_small(layout.resolve(pattern, key), encoded.content)
         self.job.progress.add(encoded.content.nbytes)
         return encoded
 
@@ -84,7 +85,7 @@ class ObsWriter:
         self, key: str, column: Categorical, codes: Array, counts: Array
     ) -> dict[str, list[dict[str, Any]]]:
         options = self.job.options
-        self.job.write(layout.resolve(self._codes, key, layout.EXTENSIONS[codes.itemsize * 8]), codes)
+        self.job.write_small(layout.resolve(self._codes, key, layout.EXTENSIONS[codes.itemsize * 8]), codes)
         self.job.progress.add(codes.nbytes)
         quantile = options.centroid_outlier_quantile
         return {

@@ -129,6 +129,11 @@ class Resources:
     memory_budget: str | int | None = None
     progress: bool | None = None
 
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Resources:
+        """Resources from among the arguments of a call; NumPy scalars become plain numbers."""
+        return cls(**{name: _plain(given[name]) for name in cls.__dataclass_fields__})
+
     def check(self, problems: Problems) -> None:
         """Add every wrong value to `problems`."""
         workers = self.workers

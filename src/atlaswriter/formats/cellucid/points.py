@@ -47,19 +47,9 @@ class Frame:
         """Normalised coordinates, float32 (n_cells, d)."""
         return self._rounded(raw, self.center)
 
-    def vectors(self, raw: Array, where: str) -> NDArray[np.float32]:
-        """Displacements in the same scale, float32 (n_cells, d).
-
-        Raises
-        ------
-        InputError
-            A component is beyond float32 once scaled.
-        """
-        with np.errstate(over="ignore"):
-            result = self._rounded(raw, np.zeros_like(self.center))
-        if not np.isfinite(result).all():
-            raise InputError(Problem(where, "overflows float32 in the embedding's scale", "rescale it"))
-        return result
+    def vectors(self, raw: Array) -> NDArray[np.float32]:
+        """Displacements in the same scale, float32 (n_cells, d)."""
+        return self._rounded(raw, np.zeros_like(self.center))
 
     def _rounded(self, raw: Array, center: NDArray[np.float64]) -> NDArray[np.float32]:
         result = np.empty(raw.shape, np.float32)

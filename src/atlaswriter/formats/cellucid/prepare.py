@@ -160,7 +160,7 @@ connectivity_manifest_filename, connectivity_binary_dirname : str
     if engine != "fast":
         raise InputError(Problem("engine", f"{engine!r} is not known", "use 'fast' or 'reference'"))
     options = _options(given)
-    resources = Resources(workers, memory_budget, progress)
+    resources = Resources.of(given)
     problems = Problems()
     target = problems.attempt(target_path, out_dir, "out_dir")
     report = Report(str(target), "cellucid v1")
@@ -259,7 +259,9 @@ def _latent(latent: Any) -> Matrix:
         return dense_of(latent, "latent_space")
     matrix = matrix_of(latent, "latent_space")
     if isinstance(matrix, Compressed) and matrix.axis == 1:
-        return matrix_of(latent.tocsr(), "latent_space")
+        from scipy.sparse import csc_array
+
+        return matrix_of(csc_array((matrix.data, matrix.indices, matrix.indptr), matrix.shape).tocsr(), "latent_space")
     return matrix
 
 
@@ -304,6 +306,8 @@ def _genes(given: Mapping[str, Any]) -> Genes | None:
     else:
         remedy = f"use 'index' or one of {listed(var.columns)}"
         raise InputError(Problem("var_gene_id_column", f"{id_column!r} is not a column of var", remedy))
+    if pd.isna(labels).any():
+        raise InputError(Problem("var", f"{int(pd.isna(labels).sum())} genes have no identifier", "name every gene"))
     ids, columns = select_genes(labels.astype(str).tolist(), given["gene_identifiers"], "gene_identifiers")
     return Genes(ids, columns, matrix, id_column)
 
@@ -317,7 +321,7 @@ def _vectors(fields: Any, atlas: Atlas, problems: Problems) -> dict[str, dict[in
     arrays = {}
     for key, value in fields.items():
         if value is not None:
-            table = np.asarray(value).reshape(-1, 1) if getattr(value, "ndim", None) == 1 else value
+            table = value.reshape(-1, 1) if isinstance(value, np.ndarray) and value.ndim == 1 else value
             array = problems.attempt(dense_of, table, f"vector_fields[{str(key)!r}]")
             if array is not None:
                 arrays[str(key)] = array

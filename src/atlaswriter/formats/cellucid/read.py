@@ -6,8 +6,7 @@ writes lists of one element without their brackets; those are taken as lists.
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -21,6 +20,7 @@ from atlaswriter.formats.cellucid import rules_entries as entries
 from atlaswriter.formats.cellucid.layout import Layout
 from atlaswriter.formats.cellucid.rules_entries import Category, Edges, Values
 from atlaswriter.formats.cellucid.rules_files import Array, ReadError, load_json, locate, read_array
+from atlaswriter.report import html_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -319,13 +319,6 @@ class Export:
 
     def _repr_html_(self) -> str:
         return html_table([("export", str(self.path)), *self._rows()])
-
-
-def html_table(rows: Iterable[tuple[str, str]]) -> str:
-    """Two columns for a notebook."""
-    left = "style='text-align:left'"
-    cells = (f"<tr><th {left}>{html.escape(name)}</th><td {left}>{html.escape(text)}</td></tr>" for name, text in rows)
-    return f"<table>{''.join(cells)}</table>"
 
 
 def _find(known: Mapping[Any, _T], name: object, kind: str) -> _T:

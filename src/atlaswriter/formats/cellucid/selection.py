@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ def select(chosen: Any, known: Sequence[Any], where: str, kind: str) -> list[Any
     if isinstance(chosen, str) or not hasattr(chosen, "__iter__"):
         raise InputError(Problem(where, f"is a {type(chosen).__name__}", "pass a list of names"))
     names = list(chosen)
+    if not all(isinstance(name, Hashable) for name in names):
+        raise InputError(Problem(where, "holds things that are not names", "pass a list of names"))
     problems = Problems()
     available = set(known)
     unknown = [name for name in names if name not in available]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from atlaswriter.errors import Problems, listed
 from atlaswriter.formats.cellucid import layout
 from atlaswriter.formats.cellucid.atlas import Atlas, Genes
 from atlaswriter.formats.cellucid.options import Options
+from atlaswriter.formats.cellucid.points import Frame
 from atlaswriter.names import plan_names, safe_name
 from atlaswriter.sinks import fs
 from atlaswriter.sources.base import Array, Categorical, Column, Compressed, Matrix
@@ -33,32 +34,54 @@ def check_atlas(atlas: Atlas, options: Options, target: Path | None, problems: P
         problems.add("embeddings", "none was given", "pass X_umap_2d or X_umap_3d (--embedding)")
     elif not 0 < atlas.n_cells <= _MAX_CELLS:
         problems.add("cells", f"there are {atlas.n_cells}", f"an export has 1 to {_MAX_CELLS} cells")
+    frames = {}
     for dim, points in atlas.embeddings.items():
-        _check_coordinates(points, atlas.n_cells, dim, f"X_umap_{dim}d", problems)
+        where = f"X_umap_{dim}d"
+        if _check_coordinates(points, atlas.n_cells, dim, where, problems) and atlas.n_cells:
+            frames[dim] = problems.attempt(Frame.around, points, where)
     if atlas.latent is not None:
         _check_coordinates(atlas.latent, atlas.n_cells, None, "latent_space", problems)
-    for name, by_dim in atlas.vectors.items():
-        if safe_name(name) != name:
-            problems.add(f"vector field {name!r}", "has characters that files cannot have", f"use {safe_name(name)!r}")
-        for dim, vectors in by_dim.items():
-            _check_coordinates(vectors, atlas.n_cells, dim, f"vector field {name!r} {dim}D", problems)
+    _check_vectors(atlas, frames, case_sensitive, problems)
     _check_obs(atlas, options, case_sensitive, problems)
     _check_genes(atlas, options, case_sensitive, problems)
     if atlas.graph is not None:
         _check_shape(atlas.graph, (atlas.n_cells, atlas.n_cells), "connectivities", problems)
     if 4 in atlas.embeddings:
-        atlas.warnings.append("4D points are written, but the viewer may not show them")
+        alone = "" if len(atlas.embeddings) > 1 else "; without a 1D, 2D or 3D embedding it has nothing to show"
+        atlas.warnings.append(f"4D points are written, but the viewer shows at most three dimensions{alone}")
 
 
-def _check_coordinates(array: Matrix, n_cells: int, columns: int | None, where: str, problems: Problems) -> None:
+def _check_vectors(atlas: Atlas, frames: Mapping[int, Frame | None], case_sensitive: bool, problems: Problems) -> None:
+    plan = plan_names(
+        list(atlas.vectors),
+        where="vector fields",
+        make_unique=False,
+        case_sensitive=case_sensitive,
+        problems=problems,
+    )
+    _take_over(atlas, plan.renamed, plan.case_only, "vector field")
+    for name, by_dim in atlas.vectors.items():
+        if safe_name(name) != name:
+            problems.add(f"vector field {name!r}", "has characters that files cannot have", f"use {safe_name(name)!r}")
+        for dim, vectors in by_dim.items():
+            where, frame = f"vector field {name!r} {dim}D", frames.get(dim)
+            if _check_coordinates(vectors, atlas.n_cells, dim, where, problems) and frame is not None:
+                largest = max(float(vectors.max()), -float(vectors.min()))
+                if largest / frame.half > _FLOAT32_MAX:
+                    problems.add(where, "overflows float32 in the embedding's scale", "rescale it")
+
+
+def _check_coordinates(array: Matrix, n_cells: int, columns: int | None, where: str, problems: Problems) -> bool:
+    """Whether the array can be used; what is wrong is added to `problems`."""
     if len(array.shape) != 2 or array.shape[0] != n_cells or array.shape[1] != (columns or array.shape[1]):
         wanted = f"({n_cells}, {columns if columns is not None else 'any'})"
         problems.add(where, f"has the shape {array.shape}", f"it must be {wanted}: one row per cell")
-        return
+        return False
     bad = _non_finite_entries(array) if isinstance(array, Compressed) else _non_finite_rows(array)
     if bad.size:
         remedy = "leave these cells out, or set them to a finite place"
         problems.add(where, f"{bad.size} cells are NaN or infinite, the first in rows {bad[:5].tolist()}", remedy)
+    return not bad.size
 
 
 def _non_finite_entries(matrix: Compressed) -> NDArray[np.int64]:

@@ -46,21 +46,21 @@ def export(atlas: Atlas, options: Options, target: Path, resources: Resources, r
 
     Raises
     ------
-    InputError
-        Coordinates overflow float64, or displacements float32; the target is as it was.
     BudgetError
         The memory budget is too small.
     OutputError
         The output cannot be written; the target is as it was.
     """
+    with report.phase("kernels"):
+        warm_up(atlas, options)
+    # After the kernels: the memory they take is there before the work begins.
     budget = Budget(resources.memory_budget)
     workers = resources.workers or usable_cpus()
     budget.require(*costs.largest(atlas, options, workers))
-    with report.phase("kernels"):
-        warm_up(atlas, options)
     with FolderSink(target, force=options.force) as sink, Team(workers, budget) as team:
         job = Job(atlas.n_cells, options, team, sink, Progress(resources.progress))
-        with report.phase("write") as phase, job.progress.phase(target.name, payload_bytes(atlas, options)):
+        converted = budget.draw(costs.converted(atlas), "coordinates")
+        with converted, report.phase("write") as phase, job.progress.phase(target.name, payload_bytes(atlas, options)):
             _write_parts(atlas, job, report)
             phase.bytes = sink.bytes_written
         with report.phase("publish"):
@@ -111,9 +111,11 @@ def _submit_graph(atlas: Atlas, job: Job) -> Future[tuple[int, int]] | None:
 def _write_edges(graph: Matrix, directory: str, job: Job) -> tuple[int, int]:
     edges = extract_edges(graph)
     compressed = job.options.level is not None
-    for end, cells in (("src", edges.sources), ("dst", edges.destinations)):
-        job.write(layout.edges_file(directory, end, compressed), cells)
-        job.progress.add(cells.nbytes)
+    # Sources are runs, which zlib finds far better (0.57 of ISA-L's bytes, at level 4 as at 6, in 25 instead of
+    # 4 ms for 1.6 M edges); destinations are close to noise (0.97, in 770 instead of 20 ms).
+    job.write_small(layout.edges_file(directory, "src", compressed), edges.sources, most=4)
+    job.write(layout.edges_file(directory, "dst", compressed), edges.destinations)
+    job.progress.add(edges.sources.nbytes + edges.destinations.nbytes)
     return edges.sources.size, edges.max_neighbors
 
 
@@ -133,11 +135,10 @@ def _submit_points(atlas: Atlas, frames: Mapping[int, Frame], job: Job) -> None:
     for name, by_dim in atlas.vectors.items():
         for dim, raw in by_dim.items():
             path = layout.vectors_file(name, dim, compressed)
-            where = f"vector field {name!r} {dim}D"
             job.team.submit(
                 write,
                 path,
-                lambda f=frames[dim], r=raw, w=where: f.vectors(r, w),
+                lambda f=frames[dim], r=raw: f.vectors(r),
                 memory=costs.points(atlas.n_cells, dim),
             )
 
