@@ -14,7 +14,7 @@ from atlaswriter.kernels._jit import readable
 from atlaswriter.sources.base import Array, Compressed, Matrix
 
 # Bytes of a sparse latent space that are made dense at a time, at least one row.
-SPARSE_BLOCK_BYTES = 8 << 20
+SPARSE_BLOCK_BYTES = 1 << 20
 
 
 def coords_dtype(dtype: np.dtype) -> np.dtype:
