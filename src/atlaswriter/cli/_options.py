@@ -44,6 +44,21 @@ class Bits(click.ParamType[int | None]):
         return known[text]
 
 
+class Quantile(click.ParamType[float | None]):
+    """A number or none."""
+
+    name = "NUMBER|none"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
+        """Turn the text into a number, None for none."""
+        if str(value).lower() == "none":
+            return None
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number or none", param, ctx)
+
+
 class NameList(click.ParamType[list[str]]):
     """Names separated by commas, or ``@FILE`` with one name a line."""
 

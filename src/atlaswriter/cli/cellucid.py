@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from atlaswriter.cli._options import FOLDER, Bits, NameList, as_json, run_options, show_report
+from atlaswriter.cli._options import FOLDER, Bits, NameList, Quantile, as_json, run_options, show_report
 from atlaswriter.errors import InputError, Problem
 
 _NONE = "none"
@@ -46,7 +46,7 @@ def _embeddings(given: tuple[str, ...]) -> Any:
 @click.option("--compression", type=click.IntRange(0, 9), default=6, show_default=True, help="gzip level, 0 for none.")
 @click.option("--quantizer", type=click.Choice(["nearest", "truncate"]), default="nearest", show_default=True)
 @click.option("--categorical-dtype", type=click.Choice(["auto", "uint8", "uint16"]), default="auto", show_default=True)
-@click.option("--centroid-quantile", type=float, default=0.95, show_default=True)
+@click.option("--centroid-quantile", type=Quantile(), default="0.95", show_default=True, help="none: no centroids.")
 @click.option("--centroid-min-points", type=click.IntRange(min=1), default=10, show_default=True)
 @click.option("--make-unique", is_flag=True, help="Rename keys that would share a file instead of refusing them.")
 @click.option("--merge-equal-categories", is_flag=True, help="Merge categories that read the same.")

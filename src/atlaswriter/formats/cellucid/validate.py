@@ -30,9 +30,9 @@ def check_atlas(atlas: Atlas, options: Options, target: Path | None, problems: P
     `target` tells the file system that file names must suit; None when it is not known.
     """
     case_sensitive = target is None or fs.case_sensitive(target)
-    if not atlas.embeddings:
+    if not atlas.embeddings and not any(problem.where == "embeddings" for problem in problems.found):
         problems.add("embeddings", "none was given", "pass X_umap_2d or X_umap_3d (--embedding)")
-    elif not 0 < atlas.n_cells <= _MAX_CELLS:
+    if atlas.embeddings and not 0 < atlas.n_cells <= _MAX_CELLS:
         problems.add("cells", f"there are {atlas.n_cells}", f"an export has 1 to {_MAX_CELLS} cells")
     frames = {}
     for dim, points in atlas.embeddings.items():
