@@ -4,8 +4,12 @@ import re
 import threading
 import time
 
+import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse as sp
 
+from atlaswriter import prepare
 from atlaswriter.engine import budget
 from atlaswriter.engine.budget import Budget
 from atlaswriter.errors import BudgetError, InputError
@@ -112,3 +116,26 @@ def test_threads_and_the_allocator_need_something_too(monkeypatch):
     assert Budget("2GiB").free == 2**30 - 2**20
     with pytest.raises(BudgetError, match=r"works is about 1026MiB"):
         Budget("1GiB").require(2**20, "x")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_export_that_copies_its_coordinates_ends(tmp_path, workers):
+    """Copies are kept for the whole run: genes must not wait for the memory they take."""
+    rng = np.random.default_rng(0)
+    n_cells, n_genes = 20_000, 60
+    points = np.asfortranarray(rng.normal(size=(n_cells, 3)))
+    arguments = {
+        "latent_space": points,
+        "obs": pd.DataFrame({"score": np.zeros(n_cells)}),
+        "var": pd.DataFrame(index=[f"G{i}" for i in range(n_genes)]),
+        "gene_expression": sp.random_array((n_cells, n_genes), density=0.5, format="csr", dtype=np.float32, rng=rng),
+        "X_umap_3d": points,
+        "var_quantization": 8,
+        "workers": workers,
+    }
+    with pytest.raises(BudgetError) as caught:
+        prepare(**arguments, out_dir=tmp_path / "small", memory_budget=2**30)
+    smallest = re.search(r"(\d+MiB) \(memory_budget", str(caught.value))[1]
+    report = prepare(**arguments, out_dir=tmp_path / "out", memory_budget=smallest)
+    assert report.contents["genes"] == n_genes

@@ -53,6 +53,11 @@ class Budget:
                 f"{-(-(self.base + _OVERHEAD + size) // 2**20)}MiB (memory_budget=, -M)"
             )
 
+    def set_aside(self, size: int, what: str) -> None:
+        """Keep `size` bytes for the whole run: they are not free any more, so nobody plans with them."""
+        self.require(size, what)
+        self.free -= size
+
     @contextmanager
     def draw(self, size: int, what: str) -> Iterator[None]:
         """Hold `size` bytes while the context lasts; waits for them, or raises `BudgetError`."""

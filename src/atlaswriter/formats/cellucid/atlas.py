@@ -1,4 +1,4 @@
-"""What one export is made of, wherever it came from, and every rule it must obey."""
+"""What one export is made of, wherever it came from."""
 
 from __future__ import annotations
 

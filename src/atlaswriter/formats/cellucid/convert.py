@@ -113,6 +113,7 @@ memory_budget, workers, progress
         check_atlas(atlas, options, target, problems)
     problems.raise_if_any()
     assert target is not None  # noqa: S101 - no target is a problem
+    # Imports numba, which the thread in `_read` has loaded by now.
     from atlaswriter.formats.cellucid.write import export
 
     return export(atlas, options, target, resources, report)

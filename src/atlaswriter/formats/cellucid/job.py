@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from atlaswriter.codecs import gzip, sparse_gzip
@@ -32,15 +33,16 @@ class Job:
 
     def write(self, path: str, content: Array) -> None:
         """Write one payload (C-contiguous, little-endian), compressed as the options say."""
-        little = content.astype(content.dtype.newbyteorder("<"), copy=False)
-        level = self.options.level
-        self.sink.write(path, little if level is None else gzip.compress(little, level))
+        self._write(path, content, gzip.compress, 9)
 
     def write_small(self, path: str, content: Array, *, most: int = 9) -> None:
         """As `write`, compressed by zlib at the level of the options, or at `most` where that is lower."""
+        self._write(path, content, gzip.compress_small, most)
+
+    def _write(self, path: str, content: Array, compress: Callable[[Array, int], bytes], most: int) -> None:
         little = content.astype(content.dtype.newbyteorder("<"), copy=False)
         level = self.options.level
-        self.sink.write(path, little if level is None else gzip.compress_small(little, min(level, most)))
+        self.sink.write(path, little if level is None else compress(little, min(level, most)))
 
     def write_values(self, path: str, encoded: Encoded) -> None:
         """Write one column; where its background is known, from its other rows alone."""

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 # As in cellucid 0.0.9, the working directory at import.
 DEFAULT_EXPORT_DIR = Path.cwd() / "exports"
 
-Embeddings = dict[int, Any]
-
 
 def prepare(
     latent_space: Any = None,

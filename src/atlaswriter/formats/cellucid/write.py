@@ -57,10 +57,10 @@ def export(atlas: Atlas, options: Options, target: Path, resources: Resources, r
     budget = Budget(resources.memory_budget)
     workers = resources.workers or usable_cpus()
     budget.require(*costs.largest(atlas, options, workers))
+    budget.set_aside(costs.converted(atlas), "coordinates")
     with FolderSink(target, force=options.force) as sink, Team(workers, budget) as team:
         job = Job(atlas.n_cells, options, team, sink, Progress(resources.progress))
-        converted = budget.draw(costs.converted(atlas), "coordinates")
-        with converted, report.phase("write") as phase, job.progress.phase(target.name, payload_bytes(atlas, options)):
+        with report.phase("write") as phase, job.progress.phase(target.name, payload_bytes(atlas, options)):
             _write_parts(atlas, job, report)
             phase.bytes = sink.bytes_written
         with report.phase("publish"):
