@@ -33,7 +33,6 @@ from atlaswriter.units import format_bytes, usable_cpus
 ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared" / "data" / "xenium_pancreas.h5ad"
 ENVIRONMENT = "CELLUCID009_PYTHON"
-COMPRESSION = 6
 BITS = {"8": 8, "16": 16, "none": None}
 _NAMES = ("atlaswriter", "cellucid")
 _TIMES = {"wall": "seconds", "  fastest": "fastest_seconds", "CPU": "cpu_seconds"}
@@ -80,7 +79,7 @@ class Child:
 
 def compare(path: Path, bits: int | None, options: argparse.Namespace) -> dict[str, Any]:
     """Run both programs on one file, in turns."""
-    arguments = {"var_quantization": bits, "obs_continuous_quantization": bits, "compression": COMPRESSION}
+    arguments = {"var_quantization": bits, "obs_continuous_quantization": bits, "compression": options.compression}
     settings = (str(path), json.dumps(arguments))
     with ExitStack() as stack:
         children = {
@@ -116,7 +115,8 @@ def _inputs(options: argparse.Namespace) -> Iterator[Iterator[tuple[str, Path, i
             if "synthetic" in options.data:
                 path = Path(folder, "synthetic.h5ad")
                 synthetic.atlas(options.cells, options.genes, options.density).write_h5ad(path)
-                yield f"synthetic, {_stored(8)}", path, 8
+                for bits in options.quantize:
+                    yield f"synthetic, {_stored(BITS[bits])}", path, BITS[bits]
 
         yield each()
 
@@ -169,9 +169,10 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, nargs="?", default=REAL, help=f"an .h5ad with a graph (default: {REAL})")
     parser.add_argument("--data", nargs="+", choices=["real", "synthetic"], default=["real", "synthetic"])
-    parser.add_argument("--quantize", nargs="+", choices=BITS, default=list(BITS), help="bits of the real data")
+    parser.add_argument("--quantize", nargs="+", choices=BITS, default=list(BITS), help="bits of expression and obs")
     parser.add_argument("--reference-python", help=f"Python that has cellucid 0.0.9 (default: ${ENVIRONMENT})")
     parser.add_argument("-n", "--repetitions", type=int, default=5)
+    parser.add_argument("--compression", type=int, default=6)
     parser.add_argument("-j", "--workers", type=int, default=2)
     parser.add_argument("--cells", type=int, default=200_000, help="of the synthetic atlas")
     parser.add_argument("--genes", type=int, default=2_000, help="of the synthetic atlas")
@@ -195,7 +196,7 @@ def main() -> None:
             "benchmark": "prepare_vs_cellucid",
             "date": dt.datetime.now(dt.UTC).date().isoformat(),
             "machine": {**machine(), "exports_in": tempfile.gettempdir()},
-            "arguments": {"compression": COMPRESSION, "workers": options.workers, "repetitions": options.repetitions},
+            "arguments": {key: getattr(options, key) for key in ("compression", "workers", "repetitions")},
             "results": results,
         }
         options.json.write_text(json.dumps(report, indent=2) + "\n")

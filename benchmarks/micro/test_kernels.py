@@ -10,7 +10,7 @@ import pytest
 from benchmarks import synthetic
 
 from atlaswriter.codecs import gzip, sparse_gzip
-from atlaswriter.engine.regroup import SparseColumn
+from atlaswriter.engine.regroup import SparseColumns
 from atlaswriter.formats.cellucid.graph import extract_edges
 from atlaswriter.formats.cellucid.groups import centroids, outlier_quantiles
 from atlaswriter.formats.cellucid.points import Frame
@@ -19,7 +19,7 @@ from atlaswriter.kernels import csr, edges, groups, quantize
 from atlaswriter.sources.memory import matrix_of
 
 N_CELLS, N_GENES, DENSITY = 200_000, 100, 0.07
-BITS = pytest.mark.parametrize("bits", [8, 16])
+BITS = pytest.mark.parametrize("bits", [8, 16, None])
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,8 @@ def column(atlas):
     genes = atlas.X.tocsc()
     gene = np.argmin(abs(np.diff(genes.indptr) - DENSITY * N_CELLS))
     part = slice(genes.indptr[gene], genes.indptr[gene + 1])
-    return SparseColumn(genes.indices[part].astype(np.uint32), genes.data[part])
+    offsets = np.array([0, part.stop - part.start])
+    return SparseColumns(genes.indices[part].astype(np.uint32), genes.data[part], offsets)
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +53,21 @@ def codes(atlas):
     return atlas.obs["cell_type"].cat.codes.to_numpy().astype(np.uint8)
 
 
-def encoded_column(column, bits):
-    return ValueEncoder(N_CELLS, bits, "nearest").encode(column)
+def whole_column(column, bits):
+    encoder = ValueEncoder(N_CELLS, bits, "nearest")
+    return encoder.dense(encoder.encode(column), 0)
+
+
+def test_in_order(measure, column):
+    measure({"non-zero": column.rows.size}, csr.in_order, column.rows, column.offsets)
 
 
 def test_bounds(measure, column):
-    measure({"non-zero": column.values.size}, quantize.bounds, column.values)
+    low_high, n_missing = np.empty((1, 2)), np.empty(1, np.int64)
+    measure(
+        {"non-zero": column.values.size},
+        quantize.bounds, column.values, column.offsets, N_CELLS, low_high, n_missing,
+    )  # fmt: skip
 
 
 @BITS
@@ -69,9 +79,9 @@ def test_quantise_sparse(measure, column, bits):
 @BITS
 def test_quantise_dense(measure, column, bits):
     dense = np.zeros(N_CELLS, np.float32)
-    quantize.scatter(column.rows, column.values, dense)
+    dense[column.rows] = column.values
     encoder = ValueEncoder(N_CELLS, bits, "nearest")
-    measure({"cell": N_CELLS}, encoder.encode, dense)
+    measure({"cell": N_CELLS}, encoder.encode_dense, dense)
 
 
 def test_truncate_sparse(measure, column):
@@ -80,43 +90,78 @@ def test_truncate_sparse(measure, column):
 
 
 @BITS
-def test_gzip_sparse(measure, column, bits):
-    encoded = encoded_column(column, bits)
-    file = measure(
+def test_dense_from_sparse(measure, column, bits):
+    encoder = ValueEncoder(N_CELLS, bits, "nearest")
+    encoded = encoder.encode(column)
+    measure({"non-zero": column.rows.size, "cell": N_CELLS}, encoder.dense, encoded, 0)
+
+
+@pytest.mark.parametrize("level", [6, 9])
+@BITS
+def test_gzip_sparse(measure, column, bits, level):
+    encoder = ValueEncoder(N_CELLS, bits, "nearest")
+    encoded = encoder.encode(column)
+    (file,) = measure(
         {"non-zero": column.rows.size, "cell": N_CELLS},
-        sparse_gzip.compress, encoded.content, encoded.rows, encoded.background,
+        sparse_gzip.compress, encoded.entries, encoded.offsets, N_CELLS, encoded.rules.backgrounds, level,
     )  # fmt: skip
-    assert zlib.decompress(file, 31) == encoded.content.tobytes()
+    assert zlib.decompress(file, 31) == encoder.dense(encoded, 0).tobytes()
 
 
 @BITS
 def test_gzip_general(measure, column, bits):
-    content = encoded_column(column, bits).content
-    measure({"non-zero": column.rows.size, "cell": N_CELLS}, gzip.compress, content, 6)
+    measure({"non-zero": column.rows.size, "cell": N_CELLS}, gzip.compress, whole_column(column, bits), 6)
 
 
 def test_gzip_zlib(measure, column):
     """What cellucid 0.0.9 calls."""
-    content = encoded_column(column, 8).content
-    measure({"non-zero": column.rows.size, "cell": N_CELLS}, zlib.compress, content, 6)
+    measure({"non-zero": column.rows.size, "cell": N_CELLS}, zlib.compress, whole_column(column, 8), 6)
 
 
-def test_count(measure, expression):
-    counts = np.zeros(expression.shape[1], np.int64)
-    measure({"non-zero": expression.nnz}, csr.count, expression.indices, counts)
+@pytest.mark.parametrize("compress", [sparse_gzip.compress_repeats, lambda content: gzip.compress(content, 6)])
+def test_gzip_sources(measure, graph, compress):
+    """Sources of edges, by the encoder of runs and by the general one."""
+    sources = extract_edges(graph).sources
+    file = measure({"edge": sources.size}, compress, sources)
+    assert zlib.decompress(file, 31) == sources.tobytes()
+
+
+def test_gzip_codes(measure, codes):
+    file = measure({"cell": N_CELLS}, sparse_gzip.compress_repeats, codes)
+    assert zlib.decompress(file, 31) == codes.tobytes()
+
+
+def test_measure(measure, expression):
+    n_genes = expression.shape[1]
+    indptr = expression.indptr.astype(np.int64)
+
+    def arguments():
+        bounds = np.full(n_genes, np.inf, np.float32), np.full(n_genes, -np.inf, np.float32)
+        counts = (np.zeros(n_genes, np.int64) for _ in range(2))
+        rows = np.full(n_genes, -1)
+        return indptr, expression.indices, expression.data, 0, 0, rows, next(counts), *bounds, next(counts)
+
+    measure({"non-zero": expression.nnz}, csr.measure, fresh=arguments)
 
 
 def test_place(measure, expression):
     n_genes = expression.shape[1]
     indptr, slot = expression.indptr.astype(np.int64), np.arange(n_genes, dtype=np.int32)
     starts = np.r_[0, np.cumsum(np.bincount(expression.indices, minlength=n_genes))][:-1]
-    rows, values = np.empty(expression.nnz, np.uint32), np.empty(expression.nnz, np.float32)
+    genes = expression.tocsc()
+    rules = ValueEncoder(expression.shape[0], 8, "nearest").rules(
+        np.array([[0.0, part.max(initial=0)] for part in np.split(genes.data, genes.indptr[1:-1])])
+    )
+    entries = np.empty(expression.nnz, np.int64)
 
     def arguments():
-        return indptr, expression.indices, expression.data, 0, 0, slot, starts.copy(), rows, values
+        return (
+            indptr, expression.indices, expression.data, 0, 0, slot, starts.copy(), rules.table, rules.mode, rules.top,
+            entries,
+        )  # fmt: skip
 
     measure({"non-zero": expression.nnz}, csr.place, fresh=arguments)
-    assert np.array_equal(values, expression.tocsc().data)
+    assert np.array_equal(entries >> 32, genes.indices)
 
 
 def test_rows_ascend(measure, graph):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from atlaswriter.engine.regroup import SparseColumn
+from atlaswriter.engine.regroup import SparseColumns
 from atlaswriter.formats.cellucid.graph import extract_edges
 from atlaswriter.formats.cellucid.groups import centroids, outlier_quantiles
 from atlaswriter.formats.cellucid.points import Frame
@@ -33,32 +33,32 @@ def decode(codes, bounds, bits):
 @moderate
 @given(columns, bits)
 def test_nearest(values, bits):
-    result = ValueEncoder(values.size, bits, "nearest").encode(values)
+    result = ValueEncoder(values.size, bits, "nearest").encode_dense(values)
     finite = np.isfinite(values)
     exact = values.astype(np.float64)
     assert result.n_missing == (~finite).sum()
-    assert (result.content[~finite] == TOP[bits] + 1).all()
-    assert (result.content[finite] <= TOP[bits]).all()
+    assert (result.codes[~finite] == TOP[bits] + 1).all()
+    assert (result.codes[finite] <= TOP[bits]).all()
     if not finite.any():
-        assert result.bounds == (0.0, 1.0)
+        assert result.bounds == [0.0, 1.0]
         return
     low, high = result.bounds
     assert low == exact[finite].min()
-    assert (result.content[exact == low] == 0).all()
+    assert (result.codes[exact == low] == 0).all()
     if exact[finite].max() > low:
         assert high == exact[finite].max()
-        assert (result.content[exact == high] == TOP[bits]).all()
+        assert (result.codes[exact == high] == TOP[bits]).all()
     step = (high - low) / TOP[bits]
     # Decoding rounds too: an ulp of the result, or a subnormal step that cannot be told apart.
     slack = 4 * np.spacing(np.maximum(np.abs(exact[finite]), max(-low, high))) + 255 * np.spacing(0.0)
-    error = np.abs(decode(result.content[finite], result.bounds, bits) - exact[finite])
+    error = np.abs(decode(result.codes[finite], result.bounds, bits) - exact[finite])
     assert (error <= step / 2 + slack * (1 if step > 1e-300 else 65536)).all()
 
 
 @moderate
 @given(columns, bits)
 def test_codes_keep_the_order_of_values(values, bits):
-    codes = ValueEncoder(values.size, bits, "nearest").encode(values).content
+    codes = ValueEncoder(values.size, bits, "nearest").encode_dense(values).codes
     finite = np.isfinite(values)
     order = np.argsort(values[finite], kind="stable")
     assert (np.diff(codes[finite][order].astype(int)) >= 0).all()
@@ -80,21 +80,38 @@ def test_truncate_is_the_original_rule(values, bits):
             clipped = np.clip(scaled, 0, TOP[bits])
         # What a cast makes of NaN depends on the processor; here it is 0.
         expected[valid] = np.where(np.isnan(clipped), 0, clipped)
-    found = ValueEncoder(values.size, bits, "truncate").encode(values).content
+    found = ValueEncoder(values.size, bits, "truncate").encode_dense(values).codes
     assert found.tolist() == expected.tolist()
 
 
 @moderate
-@given(columns, st.sampled_from([None, 8, 16]), st.sampled_from(["nearest", "truncate"]), st.data())
-def test_sparse_is_dense(values, bits, quantizer, data):
-    n = values.size + data.draw(st.integers(0, 5))
-    rows = np.sort(np.random.default_rng(n).permutation(n)[: values.size]).astype(np.uint32)
-    dense = np.zeros(n, values.dtype)
-    dense[rows] = values
-    sparse = ValueEncoder(n, bits, quantizer).encode(SparseColumn(rows, values))
-    plain = ValueEncoder(n, bits, quantizer).encode(dense)
-    np.testing.assert_array_equal(sparse.content, plain.content)
-    assert (sparse.bounds, sparse.n_missing) == (plain.bounds, plain.n_missing)
+@given(
+    st.lists(columns, min_size=1, max_size=4),
+    st.sampled_from([None, 8, 16]),
+    st.sampled_from(["nearest", "truncate"]),
+    st.integers(0, 5),
+    st.sampled_from([np.float32, np.float64]),
+)
+def test_sparse_is_dense(given, bits, quantizer, more, dtype):
+    """Several columns in one call, as each alone in full; some are full, some are not."""
+    with np.errstate(over="ignore"):
+        given = [values.astype(dtype) for values in given]
+    n = max(values.size for values in given) + more
+    rows = [np.sort(np.random.default_rng(n).permutation(n)[: values.size]) for values in given]
+    offsets = np.cumsum([0, *(values.size for values in given)])
+    encoder = ValueEncoder(n, bits, quantizer)
+    sparse = encoder.encode(SparseColumns(np.concatenate(rows).astype(np.uint32), np.concatenate(given), offsets))
+    assert len(sparse) == len(given)
+    for column, values in enumerate(given):
+        dense = np.zeros(n, dtype)
+        dense[rows[column]] = values
+        plain = encoder.encode_dense(dense)
+        codes = plain.codes.copy()
+        np.testing.assert_array_equal(encoder.dense(sparse, column), codes)
+        assert (sparse.entries[offsets[column] : offsets[column + 1]] >> 32).tolist() == rows[column].tolist()
+        assert sparse.n_missing[column] == plain.n_missing
+        assert (sparse.rules.bounds is None) == (bits is None)
+        assert bits is None or sparse.rules.bounds[column].tolist() == plain.bounds
 
 
 @moderate

@@ -1,13 +1,16 @@
 """Regrouping: no way to share out the work changes the result."""
 
+from itertools import pairwise
+
 import numpy as np
 import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlaswriter.engine.budget import Budget
-from atlaswriter.engine.regroup import SparseColumn, batch_limits, gene_batches
+from atlaswriter.engine.regroup import CodedColumns, Rules, SparseColumns, batch_limits, gene_batches
 from atlaswriter.engine.run import Team
+from atlaswriter.kernels import quantize
 from atlaswriter.sources.base import Compressed
 
 
@@ -32,15 +35,31 @@ def test_columns_are_those_of_scipy(problem):
     matrix, genes, workers, room = problem
     make = sp.csr_array if matrix.axis == 0 else sp.csc_array
     dense = make((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape).toarray()
-    found = []
+    found, told = [], []
+
+    def as_float32(bounds):
+        told.extend(bounds.tolist())
+        return Rules(np.zeros((len(bounds), 3)), quantize.FLOAT32, 0, None, np.zeros(len(bounds), np.uint32))
+
     with Team(workers, Budget()) as team:
         room = max(room, batch_limits(matrix)[0])
-        for batch in gene_batches(matrix, np.array(genes, np.int64), team, room):
-            for column in batch.columns:
-                assert isinstance(column, SparseColumn)
+        for batch in gene_batches(matrix, np.array(genes, np.int64), as_float32, team, room):
+            columns = batch.columns
+            if isinstance(columns, CodedColumns):
+                assert matrix.axis == 0
+                rows, values = columns.entries >> 32, columns.entries.astype(np.uint32).view(np.float32)
+            else:
+                assert matrix.axis == 1
+                assert isinstance(columns, SparseColumns)
+                columns = columns.in_order()
+                rows, values = columns.rows.astype(np.int64), columns.values
+            for first, last in pairwise(columns.offsets):
+                assert (np.diff(rows[first:last]) > 0).all()
                 full = np.zeros(matrix.shape[0])
-                full[column.rows] = column.values
+                full[rows[first:last]] = values[first:last]
                 found.append(full)
+    if matrix.axis == 0:
+        assert told == [[column.min(), column.max()] for column in found]
     assert len(found) == len(genes)
     for column, gene in zip(found, genes, strict=True):
         np.testing.assert_array_equal(column, dense[:, gene])

@@ -145,27 +145,30 @@ def test_threads_may_compile_and_call_at_once(fresh):
 
 def test_threads_do_not_share_results():
     values = [np.full(50_000, number, np.float32) for number in range(8)]
-    found = [None] * 8
+    for number, column in enumerate(values):
+        column[:number] = np.nan
+    offsets, bounds, n_missing = np.array([0, 50_000]), np.empty((8, 1, 2)), np.empty((8, 1), np.int64)
 
     def work(number):
         for _ in range(20):
-            found[number] = quantize.bounds(values[number])
+            quantize.bounds(values[number], offsets, 50_000, bounds[number], n_missing[number])
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [(number, number, 50_000) for number in range(8)]
+    assert bounds[:, 0].tolist() == [[number, number] for number in range(8)]
+    assert n_missing[:, 0].tolist() == list(range(8))
 
 
 CHILD = """
 import logging, sys
 logging.basicConfig(level=logging.INFO)
 import numpy as np
-from atlaswriter.kernels import _jit, quantize
-compiled = _jit.warm([(quantize.ascending, "(i4[::1],)")])
-print(compiled, quantize.ascending(np.array([1, 2], np.int32)), quantize.ascending.cache_path)
+from atlaswriter.kernels import _jit, csr
+compiled = _jit.warm([(csr.in_order, "(u4[::1], i8[::1])")])
+print(compiled, csr.in_order(np.array([1, 2], np.uint32), np.array([0, 2])), csr.in_order.cache_path)
 """
 
 
@@ -212,19 +215,19 @@ def test_a_damaged_cache_runs_a_kernel_once(tmp_path):
     """In a process of its own: kernels add to their arguments, so running twice would show."""
     code = (
         "import pathlib, numpy as np\n"
-        "from atlaswriter.kernels import csr\n"
-        "csr.count.compile('(i4[::1], i8[::1])')\n"
-        f"for path in pathlib.Path({str(tmp_path)!r}).rglob('*csr*.nbi'): path.write_bytes(b'')\n"
+        "from atlaswriter.kernels import groups\n"
+        "groups.count.compile('(u1[::1], i8[::1])')\n"
+        f"for path in pathlib.Path({str(tmp_path)!r}).rglob('*groups*.nbi'): path.write_bytes(b'')\n"
     )
     again = (
         "import numpy as np\n"
-        "from atlaswriter.kernels import csr\n"
+        "from atlaswriter.kernels import groups\n"
         "counts = np.zeros(3, np.int64)\n"
-        "csr.count(np.array([0, 1, 1], np.int32), counts)\n"
+        "groups.count(np.array([0, 1, 1], np.uint8), counts)\n"
         "print(counts.tolist())\n"
     )
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
-    assert list(tmp_path.rglob("*csr*.nbi"))
+    assert list(tmp_path.rglob("*groups*.nbi"))
     done = subprocess.run([sys.executable, "-c", again], env=environment, check=True, capture_output=True, text=True)
     assert done.stdout == "[1, 2, 0]\n"

@@ -24,6 +24,7 @@ from atlaswriter.engine.budget import Budget
 from atlaswriter.engine.regroup import gene_batches
 from atlaswriter.engine.run import Team
 from atlaswriter.errors import InputError
+from atlaswriter.formats.cellucid.values import ValueEncoder
 from atlaswriter.sources import h5read
 from atlaswriter.sources.base import Categorical, Compressed
 from atlaswriter.sources.memory import AnnDataSource, matrix_of
@@ -598,8 +599,10 @@ def test_repeated_coo_entries_add_up_beyond_their_dtype(values):
     rows = np.zeros(values.size, int)
     matrix = matrix_of(sp.coo_array((values, (rows, rows)), shape=(2, 2)), "x")
     assert matrix.nnz == values.size
-    (batch,) = gene_batches(matrix, np.arange(2), Team(1, Budget()), 1 << 20)
-    assert batch.columns[0].values.tolist() == [float(values.astype(float).sum())]
+    (batch,) = gene_batches(matrix, np.arange(2), ValueEncoder(2, None, "nearest").rules, Team(1, Budget()), 1 << 20)
+    columns = batch.columns.in_order()
+    assert columns.values.tolist() == [float(values.astype(float).sum())]
+    assert (columns.rows.tolist(), columns.offsets.tolist()) == ([0], [0, 1, 1])
 
 
 @pytest.mark.parametrize("part", ["data", "codes", "categories"])

@@ -32,6 +32,7 @@ class Team:
         self.budget = budget
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="atlaswriter") if workers > 1 else None
         self._pending: set[Future[Any]] = set()
+        self._failed: list[Future[Any]] = []
 
     def __enter__(self) -> Team:
         return self
@@ -62,22 +63,26 @@ class Team:
         except BaseException:
             self.budget.give_back(memory)
             raise
-        future.add_done_callback(lambda _: self.budget.give_back(memory))
-        self._pending = {other for other in self._pending if not other.done() or other.exception() is not None}
         self._pending.add(future)
+        future.add_done_callback(lambda done: self._finish(done, memory))
         return future
+
+    def _finish(self, future: Future[Any], memory: int) -> None:
+        self.budget.give_back(memory)
+        if not future.cancelled() and future.exception() is not None:
+            self._failed.append(future)
+        self._pending.discard(future)
 
     def raise_if_failed(self) -> None:
         """Raise what a finished piece of work raised, if any did."""
-        for future in self._pending:
-            if future.done():
-                future.result()
+        for future in self._failed:
+            future.result()
 
     def wait(self) -> None:
         """Wait for everything submitted; when a piece fails, its error is raised and what has not begun is dropped."""
-        done, rest = wait(self._pending, return_when=FIRST_EXCEPTION)
-        for future in rest:
-            future.cancel()
-        self._pending = set()
-        for future in done:
-            future.result()
+        pending = self._pending.copy()
+        done, rest = (set(), pending) if self._failed else wait(pending, return_when=FIRST_EXCEPTION)
+        if failed := [*self._failed, *(future for future in done if future.exception() is not None)]:
+            for future in rest:
+                future.cancel()
+            failed[0].result()

@@ -21,6 +21,10 @@ from numpy.typing import NDArray
 _CACHE_FAILURES = (OSError, EOFError, UnpicklingError, AttributeError, ImportError, IndexError, KeyError, ValueError)
 
 
+# Decorates what only kernels call: compiled into them, without an entry from Python.
+part: Any = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)  # type: ignore[call-overload]
+
+
 class Kernel:
     """A function that numba compiles on first use.
 
@@ -144,9 +148,9 @@ def warm(
 
 
 def _load_all() -> list[Kernel]:
-    from atlaswriter.kernels import csr, deflate, edges, groups, quantize
+    from atlaswriter.kernels import crc, csr, edges, groups, gzip, quantize
 
-    del csr, deflate, edges, groups, quantize  # importing them registers their kernels
+    del crc, csr, edges, groups, gzip, quantize  # importing them registers their kernels
     return Kernel.registry
 
 

@@ -1,10 +1,8 @@
-"""DEFLATE of a column that is mostly one value, straight from the places where it is not.
+"""DEFLATE from tokens: literals, and the runs before them that need not be searched for.
 
-Between two stored values lies a run of the background value. A run of ``G`` bytes with period
-``p`` (1 when all bytes of the background are equal, else its width) is ``p`` literals and matches
-of distance ``p``; nothing is searched for. Code lengths are at most 12 bits, so the whole code of
-a run of up to 258 bytes behind its literals fits one 32-bit step of the bit writer.
-(Format: RFC 1951.)
+A run of ``g`` bytes repeats what stands ``distance`` bytes before it. A run of the background, which
+may follow anything, first spells out one pattern of it (``lead`` bytes). Nothing is searched for:
+tokens come from `kernels.tokens`, where runs are known. (Format: RFC 1951.)
 """
 
 from __future__ import annotations
@@ -12,429 +10,293 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from atlaswriter.kernels._jit import kernel
+from atlaswriter.kernels._jit import part
+from atlaswriter.kernels.bits import put
+from atlaswriter.kernels.huffman import (
+    N_TOKENS,
+    canonical_codes,
+    clear,
+    code_lengths,
+    pack_lengths,
+    plan_header,
+    put_header,
+)
 
-# Only called from other kernels, so it needs no entry from Python.
-_part: Any = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True)  # type: ignore[call-overload]
-
+# At most: then a run of the background up to RUNS bytes and the literal behind it are one step of the bit writer.
 LIMIT = 12
-# Runs up to this many elements have their code looked up; longer ones are put together each time.
-TABLE = 260
-N_SYMBOLS = 286
-END_OF_BLOCK = 256
-_MAX_MATCH = 258
-_CODE_LENGTH_ORDER = np.array([16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15])
+# Runs shorter than this are counted by length and have their code in a table.
+RUNS = 259
+# Longest chain of repeated bytes the format can say at once.
+MAX_MATCH = 258
+N_LITERALS, N_DISTANCES, END_OF_BLOCK = 288, 30, 256
+_LONGEST_STORED = 65535
+CODE = (1 << 48) - 1
 
 
-def _length_symbols() -> tuple[Any, Any, Any]:
-    """Symbol, number of extra bits and extra value of each match length (RFC 1951, 3.2.5)."""
-    symbol, n_extra, extra = (np.zeros(_MAX_MATCH + 1, np.int64) for _ in range(3))
+def _length_symbols() -> tuple[Any, Any]:
+    """Symbol of each match length, and ``bits << 48 | value`` of what follows it (RFC 1951, 3.2.5)."""
+    symbol, extra = (np.zeros(MAX_MATCH + 1, np.int64) for _ in range(2))
     length, current = 3, 257
     while current < 285:
         bits = max((current - 261) // 4, 0)
         for value in range(1 << bits):
-            symbol[length], n_extra[length], extra[length] = current, bits, value
+            symbol[length], extra[length] = current, bits << 48 | value
             length += 1
         current += 1
-    symbol[_MAX_MATCH], n_extra[_MAX_MATCH], extra[_MAX_MATCH] = 285, 0, 0
-    return symbol, n_extra, extra
+    symbol[MAX_MATCH], extra[MAX_MATCH] = 285, 0
+    return symbol, extra
 
 
-_SYMBOL, _N_EXTRA, _EXTRA = _length_symbols()
-
+SYMBOL, EXTRA = _length_symbols()
 
 # int64 scratch of one call: arrays made inside a kernel cost more to compile than to use.
-SCRATCH = 4096
-_COUNTS, _LENGTHS, _CODES, _SORTED, _DEPTHS, _BOTH, _TOKENS, _EXTRAS, _SMALL, _RUN_BITS, _RUN_COUNTS = range(
-    0, 11 * 320, 320
-)
+_COUNTS, _LENGTHS, _CODES, _BOTH, _FIXED, _PACKED, _TOKEN_LENGTHS, _RUN_CODES, _N_PACKED, _REST = range(0, 3200, 320)
+SCRATCH = _REST + 1024
 
 
-@_part
-def _clear(values: Any) -> Any:
-    for place in range(values.size):
-        values[place] = 0
-    return values
-
-
-@_part
-def _sorted_symbols(counts: Any, symbols: Any) -> int:
-    """Fill ``symbols`` with those that occur, rarest first (equal ones by number); how many there are."""
-    used = 0
-    for symbol in range(counts.size):
-        if counts[symbol] > 0:
-            symbols[used] = symbol
-            used += 1
-    step = used // 2
-    while step > 0:
-        for start in range(step, used):
-            moved = symbols[start]
-            place = start
-            while place >= step:
-                other = symbols[place - step]
-                if counts[other] < counts[moved] or (counts[other] == counts[moved] and other < moved):
-                    break
-                symbols[place] = other
-                place -= step
-            symbols[place] = moved
-        step //= 2
-    return used
-
-
-@_part
-def _depths(counts: Any, symbols: Any, used: int, weight: Any) -> None:
-    """Depths of the optimal code into ``weight``, for symbols sorted by count.
-
-    In place and linear: A. Moffat, J. Katajainen, "In-place calculation of minimum-redundancy
-    codes", 1995.
-    """
-    for place in range(used):
-        weight[place] = counts[symbols[place]]
-    leaf, root = 0, 0
-    for joint in range(used - 1):
-        total = 0
-        for _ in range(2):
-            if leaf >= used or (root < joint and weight[root] < weight[leaf]):
-                total += weight[root]
-                weight[root] = joint
-                root += 1
-            else:
-                total += weight[leaf]
-                leaf += 1
-        weight[joint] = total
-    weight[used - 2] = 0
-    for joint in range(used - 3, -1, -1):
-        weight[joint] = weight[weight[joint]] + 1
-    free, depth, root, place = 1, 0, used - 2, used - 1
-    while free > 0:
-        inner = 0
-        while root >= 0 and weight[root] == depth:
-            inner += 1
-            root -= 1
-        while free > inner:
-            weight[place] = depth
-            place -= 1
-            free -= 1
-        free = 2 * inner
-        depth += 1
-
-
-@_part
-def code_lengths(counts: Any, limit: int, lengths: Any, scratch: Any) -> None:
-    """Lengths of a prefix code for the symbols that occur, none above ``limit``.
-
-    The optimal code, made to fit: lengths above the limit are cut to it, and shorter codes grow
-    until Kraft's sum is 1 again.
-    """
-    _clear(lengths)
-    symbols = scratch[_SORTED : _SORTED + counts.size]
-    used = _sorted_symbols(counts, symbols)
-    if used == 0:
-        return
-    if used == 1:
-        lengths[symbols[0]] = 1
-        return
-    depth = scratch[_DEPTHS : _DEPTHS + used]
-    _depths(counts, symbols, used, depth)
-    per_length = _clear(scratch[_SMALL : _SMALL + limit + 1])
-    for place in range(used):
-        per_length[min(depth[place], limit)] += 1
-    kraft = 0
-    for length in range(1, limit + 1):
-        kraft += per_length[length] << (limit - length)
-    while kraft > 1 << limit:
-        per_length[limit] -= 1
-        for length in range(limit - 1, 0, -1):
-            if per_length[length] > 0:
-                per_length[length] -= 1
-                per_length[length + 1] += 2
-                break
-        kraft -= 1
-    place = 0
-    for length in range(limit, 0, -1):
-        for _ in range(per_length[length]):
-            lengths[symbols[place]] = length
-            place += 1
-
-
-@_part
-def canonical_codes(lengths: Any, codes: Any, scratch: Any) -> None:
-    """Codes of given lengths, bits reversed as DEFLATE writes them (RFC 1951, 3.2.2)."""
-    next_code = _clear(scratch[_SMALL : _SMALL + 17])
-    per_length = _clear(scratch[_SMALL + 17 : _SMALL + 34])
-    for symbol in range(lengths.size):
-        per_length[lengths[symbol]] += 1
-    per_length[0] = 0
-    for bits in range(1, 16):
-        next_code[bits + 1] = (next_code[bits] + per_length[bits]) << 1
-    for symbol in range(lengths.size):
-        length = lengths[symbol]
-        if length:
-            code = next_code[length]
-            next_code[length] += 1
-            reverse = 0
-            for _ in range(length):
-                reverse = (reverse << 1) | (code & 1)
-                code >>= 1
-            codes[symbol] = reverse
-
-
-@_part
-def _put(words: Any, position: int, held: int, n_held: int, bits: int, count: int) -> Any:
-    """Append up to 32 bits; ``held`` are the ``n_held`` < 32 bits that do not fill a word yet."""
-    held |= bits << n_held
-    n_held += count
-    if n_held >= 32:
-        words[position] = held & 0xFFFFFFFF
-        return position + 1, held >> 32, n_held - 32
-    return position, held, n_held
-
-
-@_part
+@part
 def _matches(n_bytes: int) -> Any:
     """How a run is divided: matches of full length, then up to two more lengths (0 for none)."""
-    full, rest = n_bytes // _MAX_MATCH, n_bytes % _MAX_MATCH
+    full, rest = n_bytes // MAX_MATCH, n_bytes % MAX_MATCH
     if 0 < rest < 3:  # no match is this short: the last full one gives some of its bytes
-        return full - 1, _MAX_MATCH - 3 + rest, 3
+        return full - 1, MAX_MATCH - 3 + rest, 3
     return full, rest, 0
 
 
-@_part
-def _count_run(n_bytes: int, times: int, background: Any, period: int, counts: Any) -> None:
-    """Count the symbols of a run that occurs ``times`` times."""
-    literals = n_bytes if n_bytes < period + 3 else period
+@part
+def _count_run(n_bytes: int, times: int, pattern: Any, lead: int, counts: Any) -> Any:
+    """Count the symbols of a run that occurs ``times`` times; the number of its matches and their extra bits."""
+    literals = n_bytes if n_bytes < lead + 3 else lead
     for byte in range(literals):
-        counts[background[byte % background.size]] += times
-    if literals < n_bytes:
-        full, second, third = _matches(n_bytes - literals)
-        counts[_SYMBOL[_MAX_MATCH]] += full * times
-        for length in (second, third):
-            if length:
-                counts[_SYMBOL[length]] += times
+        counts[pattern[byte & (pattern.size - 1)]] += times
+    if literals == n_bytes:
+        return 0
+    full, second, third = _matches(n_bytes - literals)
+    counts[SYMBOL[MAX_MATCH]] += full * times
+    n_matches, extra = full, 0
+    for length in (second, third):
+        if length:
+            counts[SYMBOL[length]] += times
+            extra += EXTRA[length] >> 48
+            n_matches += 1
+    return (n_matches << 32 | extra) * times
 
 
-@_part
-def _tally(content: Any, rows: Any, background: Any, period: int, counts: Any, runs: Any) -> None:
-    """Count every literal and length symbol of the column."""
-    width = background.size
-    _clear(runs)
-    end = 0
-    for place in range(rows.size + 1):
-        row = np.int64(rows[place] if place < rows.size else content.size // width)
-        if place < rows.size:
-            # Written out here and in _put_column: as a function it made a column take 17 instead of 10 ns a non-zero.
-            same = True
-            for byte in range(width):
-                same &= content[row * width + byte] == background[byte]
-            if same:
-                continue
-            for byte in range(width):
-                counts[content[row * width + byte]] += 1
-        gap = row - end
-        if gap < TABLE:
-            runs[gap] += 1
-        else:
-            _count_run(gap * width, 1, background, period, counts)
-        end = int(row) + 1
-    for elements in range(1, TABLE):
-        if runs[elements]:
-            _count_run(elements * width, runs[elements], background, period, counts)
-
-
-@_part
-def _pack_lengths(lengths: Any, tokens: Any, extras: Any) -> int:
-    """Run-length form of the code lengths (RFC 1951, 3.2.7); number of tokens."""
-    n_tokens, place = 0, 0
-    while place < lengths.size:
-        length = lengths[place]
-        end = place + 1
-        while end < lengths.size and lengths[end] == length:
-            end += 1
-        run = end - place
-        place = end
-        if length and run:
-            tokens[n_tokens] = length
-            n_tokens += 1
-            run -= 1
-        while run >= 3:
-            if length:
-                taken = min(run, 6)
-                tokens[n_tokens], extras[n_tokens] = 16, taken - 3
-            elif run <= 10:
-                taken = run
-                tokens[n_tokens], extras[n_tokens] = 17, taken - 3
-            else:
-                taken = min(run, 138)
-                tokens[n_tokens], extras[n_tokens] = 18, taken - 11
-            n_tokens += 1
-            run -= taken
-        for _ in range(run):
-            tokens[n_tokens] = length
-            n_tokens += 1
-    return n_tokens
-
-
-@_part
-def _put_tree(
-    words: Any, position: int, held: int, n_held: int, lengths: Any, n_literal: int, period: int, scratch: Any
-) -> Any:
-    """The header of a dynamic block: both codes, that for distances having the one code of ``period``."""
-    both = _clear(scratch[_BOTH : _BOTH + n_literal + period])
-    for symbol in range(n_literal):
-        both[symbol] = lengths[symbol]
-    both[n_literal + period - 1] = 1
-    tokens = scratch[_TOKENS : _TOKENS + both.size]
-    extras = _clear(scratch[_EXTRAS : _EXTRAS + both.size])
-    n_tokens = _pack_lengths(both, tokens, extras)
-    counts = _clear(scratch[_SMALL + 40 : _SMALL + 59])
-    token_lengths = scratch[_SMALL + 60 : _SMALL + 79]
-    token_codes = scratch[_SMALL + 80 : _SMALL + 99]
-    for place in range(n_tokens):
-        counts[tokens[place]] += 1
-    code_lengths(counts, 7, token_lengths, scratch)
-    canonical_codes(token_lengths, token_codes, scratch)
-    n_stored = 19
-    while n_stored > 4 and token_lengths[_CODE_LENGTH_ORDER[n_stored - 1]] == 0:
-        n_stored -= 1
-    head = (n_literal - 257) | (period - 1) << 5 | (n_stored - 4) << 10
-    position, held, n_held = _put(words, position, held, n_held, head, 14)
-    for place in range(n_stored):
-        length = token_lengths[_CODE_LENGTH_ORDER[place]]
-        position, held, n_held = _put(words, position, held, n_held, length, 3)
-    for place in range(n_tokens):
-        token = tokens[place]
-        n_extra = 2 if token == 16 else 3 if token == 17 else 7 if token == 18 else 0
-        bits = token_codes[token] | extras[place] << token_lengths[token]
-        position, held, n_held = _put(words, position, held, n_held, bits, token_lengths[token] + n_extra)
-    return position, held, n_held
-
-
-@_part
+@part
 def _put_run(
-    words: Any,
-    position: int,
-    held: int,
-    n_held: int,
-    n_bytes: int,
-    background: Any,
-    period: int,
-    codes: Any,
-    lengths: Any,
+    out: Any, at: int, held: int, n_held: int, n_bytes: int, pattern: Any, lead: int, codes: Any, repeat: int
 ) -> Any:
-    """One run of the background: its literals, then its matches."""
-    literals = n_bytes if n_bytes < period + 3 else period
+    """One run of any length: its literals, then its matches. ``repeat`` is the code of its distance."""
+    literals = n_bytes if n_bytes < lead + 3 else lead
     for byte in range(literals):
-        symbol = background[byte % background.size]
-        position, held, n_held = _put(words, position, held, n_held, codes[symbol], lengths[symbol])
-    if literals < n_bytes:
-        full, second, third = _matches(n_bytes - literals)
-        symbol = _SYMBOL[_MAX_MATCH]
-        for _ in range(full):  # the distance code is one 0 bit
-            position, held, n_held = _put(words, position, held, n_held, codes[symbol], lengths[symbol] + 1)
-        for length in (second, third):
-            if length:
-                symbol = _SYMBOL[length]
-                bits = codes[symbol] | _EXTRA[length] << lengths[symbol]
-                count = lengths[symbol] + _N_EXTRA[length] + 1
-                position, held, n_held = _put(words, position, held, n_held, bits, count)
-    return position, held, n_held
+        code = codes[pattern[byte & (pattern.size - 1)]]
+        at, held, n_held = put(out, at, held, n_held, code & CODE, code >> 48)
+    if literals == n_bytes:
+        return at, held, n_held
+    full, second, third = _matches(n_bytes - literals)
+    code = _match_code(MAX_MATCH, codes, repeat)
+    for _ in range(full):
+        at, held, n_held = put(out, at, held, n_held, code & CODE, code >> 48)
+    for length in (second, third):
+        if length:
+            code = _match_code(length, codes, repeat)
+            at, held, n_held = put(out, at, held, n_held, code & CODE, code >> 48)
+    return at, held, n_held
 
 
-@_part
-def _run_codes(
-    words: Any, background: Any, period: int, codes: Any, lengths: Any, run_bits: Any, run_counts: Any
-) -> None:
-    """Whole code of each run in the table where it fits 32 bits, count 0 where it does not; spoils ``words``."""
-    _clear(run_counts)
-    for gap in range(1, run_bits.size):
-        n_bytes = gap * background.size
-        if n_bytes > period + _MAX_MATCH:
-            break
-        position, held, n_held = _put_run(words, 0, 0, 0, n_bytes, background, period, codes, lengths)
-        if position == 0:
-            run_bits[gap], run_counts[gap] = held, n_held
-        elif position == 1 and n_held == 0:
-            run_bits[gap], run_counts[gap] = words[0], 32
+@part
+def join(first: int, second: int) -> Any:
+    """Two codes (``length << 48 | bits``) one after the other."""
+    return (first >> 48) + (second >> 48) << 48 | first & CODE | (second & CODE) << (first >> 48)
 
 
-@_part
-def _put_column(
-    words: Any, position: int, held: int, n_held: int, content: Any, rows: Any, background: Any, period: int,
-    codes: Any, lengths: Any, run_bits: Any, run_counts: Any,
-) -> Any:  # fmt: skip
-    """The symbols of the whole column."""
-    width = background.size
-    end = 0
-    for place in range(rows.size + 1):
-        row = np.int64(rows[place] if place < rows.size else content.size // width)
-        if place < rows.size:
-            same = True
-            for byte in range(width):
-                same &= content[row * width + byte] == background[byte]
-            if same:
-                continue
-        gap = row - end
-        if gap > 0:
-            if gap < TABLE and run_counts[gap]:
-                position, held, n_held = _put(words, position, held, n_held, run_bits[gap], run_counts[gap])
-            else:
-                position, held, n_held = _put_run(
-                    words, position, held, n_held, gap * width, background, period, codes, lengths
-                )
-        if place < rows.size:
-            for byte in range(width):
-                symbol = content[row * width + byte]
-                position, held, n_held = _put(words, position, held, n_held, codes[symbol], lengths[symbol])
-        end = int(row) + 1
-    return position, held, n_held
+@part
+def _match_code(length: int, codes: Any, repeat: int) -> Any:
+    return join(join(codes[SYMBOL[length]], EXTRA[length]), repeat)
 
 
-@kernel(*(f"(u1[::1], {row}[::1], u1[::1], i8, u4[::1], i8[::1])" for row in ("u4", "i4", "i8")))
-def gzip_column(content: Any, rows: Any, background: Any, period: int, words: Any, scratch: Any) -> int:
-    """A gzip file up to its trailer, of a column that is its background except in some rows.
+@part
+def _fill_run_codes(runs: Any, pattern: Any, lead: int, codes: Any, repeat: int, run_codes: Any) -> None:
+    """Codes of the runs that occur."""
+    run_codes[0] = 0
+    for n_bytes in range(1, RUNS):
+        if runs[n_bytes] == 0:
+            continue
+        code, literals = 0, n_bytes if n_bytes < lead + 3 else lead
+        for byte in range(literals):
+            code = join(code, codes[pattern[byte & (pattern.size - 1)]])
+        if literals < n_bytes:
+            code = join(code, _match_code(n_bytes - literals, codes, repeat))
+        run_codes[n_bytes] = code
+
+
+@part
+def _count_symbols(tally: Any, runs: Any, long_runs: Any, pattern: Any, lead: int, counts: Any) -> Any:
+    """Fill ``counts``; the number of matches and, in the low 32 bits, of their extra bits."""
+    clear(counts)
+    for byte in range(256):
+        counts[byte] = (tally[byte] >> 32) + (tally[byte + 256] >> 32)
+    counts[END_OF_BLOCK] = 1
+    matches = 0
+    for n_bytes in range(1, RUNS):
+        if runs[n_bytes]:
+            matches += _count_run(n_bytes, runs[n_bytes], pattern, lead, counts)
+    for n_bytes in long_runs:
+        matches += _count_run(n_bytes, np.int64(1), pattern, lead, counts)
+    return matches
+
+
+@part
+def _fixed_lengths(lengths: Any) -> None:
+    for symbol in range(N_LITERALS):
+        lengths[symbol] = 8 if symbol < 144 else 9 if symbol < 256 else 7 if symbol < 280 else 8
+
+
+@part
+def _symbol_bits(counts: Any, lengths: Any) -> Any:
+    total = 0
+    for symbol in range(N_LITERALS):
+        total += counts[symbol] * lengths[symbol]
+    return total
+
+
+@part
+def _put_stored(
+    out: Any, at: int, held: int, n_held: int, tokens: Any, tail: int, pattern: Any, size: int, last: int
+) -> Any:
+    """The bytes themselves; runs stand for the background."""
+    at, held, n_held = put(out, at, held, n_held, last, 3)
+    at, held, n_held = put(out, at, held, n_held, 0, (8 - n_held) & 7)
+    at, held, n_held = put(out, at, held, n_held, size | (size ^ _LONGEST_STORED) << 16, 32)
+    for place in range(tokens.size + 1):
+        run = tokens[place] >> 8 if place < tokens.size else tail
+        for byte in range(run):
+            out[at + byte] = pattern[byte & (pattern.size - 1)]
+        at += run
+        if place < tokens.size:
+            out[at] = tokens[place] & 255
+            at += 1
+    return at, 0, 0
+
+
+@part
+def plan(tally: Any, runs: Any, long_runs: Any, pattern: Any, distance: int, lead: int, scratch: Any) -> Any:
+    """Codes of a block's own, and what the block costs.
 
     Parameters
     ----------
-    content : uint8, (n * width,)
-        The bytes of the column.
-    rows : uint32, int32 or int64, (m,)
-        Ascending; every row that is not the background is among them.
-    background : uint8, (width,)
-        Bytes of the background value.
-    period : int
-        1 when all bytes of the background are equal, else its width.
-    words : uint32, little-endian
-        Filled with the file; long enough for the worst case.
+    tally : int64, (512,)
+        Number of literals of each value in the high 32 bits, in two tables to be added.
+    runs : int64, (RUNS,)
+        Number of runs of each length.
+    long_runs : int64
+        Lengths of the longer ones.
+    pattern : uint8, (1,) or (2,)
+        The background, where runs are of it.
+    distance : int
+        Runs repeat what stands so many bytes before: 1, 2 or 4.
+    lead : int
+        ``pattern.size`` when runs are of the background; 0 when they are at least 3 bytes that
+        repeat those before them, whatever these are.
     scratch : int64, (SCRATCH,)
-        Overwritten.
+        Kept until `put_block`; begins with the number of each symbol.
 
     Returns
     -------
-    int
-        Bytes written; CRC-32 and size of the content are to follow.
+    own, fixed, n_matches : int
+        Bits with codes of its own and with the fixed ones; number of matches.
     """
-    counts = _clear(scratch[_COUNTS : _COUNTS + N_SYMBOLS])
-    lengths = scratch[_LENGTHS : _LENGTHS + N_SYMBOLS]
-    codes = scratch[_CODES : _CODES + N_SYMBOLS]
-    run_bits = scratch[_RUN_BITS : _RUN_BITS + TABLE]
-    run_counts = scratch[_RUN_COUNTS : _RUN_COUNTS + TABLE]
-    counts[END_OF_BLOCK] = 1
-    _tally(content, rows, background, period, counts, run_counts)
-    code_lengths(counts, LIMIT, lengths, scratch)
-    canonical_codes(lengths, codes, scratch)
-    _run_codes(words, background, period, codes, lengths, run_bits, run_counts)
-    n_literal = N_SYMBOLS
-    while lengths[n_literal - 1] == 0:
-        n_literal -= 1
-    # magic, deflate, no flags; time 0; no extra flags, unknown system; last block, dynamic codes
-    words[0], words[1] = 0x00088B1F, 0
-    at, held, n_held = 2, 0xFF00 | 0b101 << 16, 19
-    at, held, n_held = _put_tree(words, at, held, n_held, lengths, n_literal, period, scratch)
-    at, held, n_held = _put_column(
-        words, at, held, n_held, content, rows, background, period, codes, lengths, run_bits, run_counts
-    )
-    at, held, n_held = _put(words, at, held, n_held, codes[END_OF_BLOCK], lengths[END_OF_BLOCK])
-    words[at] = held
-    return int(at * 4 + (n_held + 7) // 8)
+    counts = scratch[_COUNTS : _COUNTS + N_LITERALS]
+    lengths = scratch[_LENGTHS : _LENGTHS + N_LITERALS]
+    fixed_lengths = scratch[_FIXED : _FIXED + N_LITERALS]
+    packed, token_lengths = scratch[_PACKED : _PACKED + 320], scratch[_TOKEN_LENGTHS : _TOKEN_LENGTHS + N_TOKENS]
+    rest = scratch[_REST:]
+    found = _count_symbols(tally, runs, long_runs, pattern, lead, counts)
+    n_matches, extra = found >> 32, found & 0xFFFFFFFF
+    code_lengths(counts, np.int64(LIMIT), lengths, rest)
+    n_literals = _n_literals(lengths)
+    both = scratch[_BOTH : _BOTH + n_literals + distance]
+    for symbol in range(n_literals):
+        both[symbol] = lengths[symbol]
+    for symbol in range(distance):
+        both[n_literals + symbol] = symbol == distance - 1
+    scratch[_N_PACKED] = pack_lengths(both, packed)
+    own = plan_header(packed, scratch[_N_PACKED], token_lengths, rest) + _symbol_bits(counts, lengths) + n_matches
+    _fixed_lengths(fixed_lengths)
+    return 3 + own + extra, 3 + _symbol_bits(counts, fixed_lengths) + 5 * n_matches + extra, n_matches
+
+
+@part
+def _n_literals(lengths: Any) -> Any:
+    n_literals = N_LITERALS
+    while lengths[n_literals - 1] == 0:
+        n_literals -= 1
+    return n_literals
+
+
+@part
+def put_block(
+    out: Any, at: int, pending: int, tokens: Any, own: int, fixed: int, runs: Any, tail: int, last: int, pattern: Any,
+    distance: int, lead: int, scratch: Any,
+) -> Any:  # fmt: skip
+    """One block, by whichever of codes of its own, the fixed codes and the bytes themselves is shortest.
+
+    Parameters
+    ----------
+    out : uint8
+        The stream; long enough for the worst case (`codecs.sparse_gzip.longest`).
+    at, pending : int
+        Where to go on: bytes that are complete, and ``number << 8 | bits`` of those that do not fill one.
+    tokens : int64, (n_tokens,)
+        ``run << 8 | literal`` each: a literal and the bytes before it that a run covers.
+    own, fixed, runs, pattern, distance, lead, scratch
+        Of `plan`.
+    tail : int
+        Length of the run behind the last literal.
+    last : int
+        1 when no other block follows, else 0.
+
+    Returns
+    -------
+    at, pending : int
+    """
+    codes = scratch[_CODES : _CODES + N_LITERALS]
+    run_codes, rest = scratch[_RUN_CODES : _RUN_CODES + RUNS], scratch[_REST:]
+    held, n_held = pending & 255, pending >> 8
+    if lead:
+        size = tokens.size + tail
+        for token in tokens:
+            size += token >> 8
+        if size <= _LONGEST_STORED and 8 * size + 35 + ((5 - n_held) & 7) < min(own, fixed):
+            at, held, n_held = _put_stored(out, at, held, n_held, tokens, tail, pattern, size, last)
+            return at, n_held << 8 | held
+    if fixed <= own:
+        at, held, n_held = put(out, at, held, n_held, last | 1 << 1, 3)
+        canonical_codes(scratch[_FIXED : _FIXED + N_LITERALS], codes, rest)
+        repeat = 5 << 48 | (0 if distance == 1 else 16 if distance == 2 else 24)
+    else:
+        lengths, token_lengths = (
+            scratch[_LENGTHS : _LENGTHS + N_LITERALS],
+            scratch[_TOKEN_LENGTHS : _TOKEN_LENGTHS + N_TOKENS],
+        )
+        at, held, n_held = put(out, at, held, n_held, last | 2 << 1, 3)
+        packed = scratch[_PACKED : _PACKED + scratch[_N_PACKED]]
+        at, held, n_held = put_header(
+            out, at, held, n_held, _n_literals(lengths), distance, packed, token_lengths, rest
+        )
+        canonical_codes(lengths, codes, rest)
+        repeat = 1 << 48
+    _fill_run_codes(runs, pattern, lead, codes, repeat, run_codes)
+    for token in tokens:
+        run, literal = token >> 8, codes[token & 255]
+        if run >= RUNS:
+            at, held, n_held = _put_run(out, at, held, n_held, run, pattern, lead, codes, repeat)
+            run = 0
+        first = run_codes[np.uintp(run)]
+        bits = first & CODE | (literal & CODE) << (first >> 48)
+        at, held, n_held = put(out, at, held, n_held, bits, (first >> 48) + (literal >> 48))
+    at, held, n_held = _put_run(out, at, held, n_held, tail, pattern, lead, codes, repeat)
+    end = codes[END_OF_BLOCK]
+    at, held, n_held = put(out, at, held, n_held, end & CODE, end >> 48)
+    return at, n_held << 8 | held

@@ -1,8 +1,17 @@
-"""One column of numbers to codes.
+"""Numbers to codes of up to 32 bits.
 
 Nearest (ours): ``code = round((value - low) * scale)`` in float64 with ``scale = top / (high - low)``,
 so that the minimum is code 0 and the maximum the top code. Truncate (cellucid 0.0.9): the same in
-float32, cut off instead of rounded. NaN and infinities become the missing code, ``top + 1``.
+float32, cut off instead of rounded. NaN and infinities become the missing code, ``top + 1``. Float32:
+the bits of the value, which float32 holds; NaN and infinities become NaN.
+
+How a column is coded is a row of ``rules``, float64 (n_columns, 3): ``low``, ``lift`` and ``scale``, with
+``code = ((value - low) * lift) * scale``; ``lift`` is a power of two, 1 except where ``scale`` alone
+would overflow. ``mode`` and ``top`` are those of all columns.
+
+Sparse columns lie one behind the other in ``values``, (nnz,), and ``offsets``, int64 (n_columns + 1,),
+says where each begins. One call does many, so that threads need not take turns at Python between two
+genes. A coded entry is one int64, ``row << 32 | code``: one stream of memory instead of two.
 """
 
 from __future__ import annotations
@@ -11,28 +20,44 @@ from typing import Any
 
 import numpy as np
 
-from atlaswriter.kernels._jit import kernel
+from atlaswriter.kernels._jit import kernel, part
 
+NEAREST, TRUNCATE, FLOAT32 = range(3)
 _VALUES = ("f4", "f8")
-_CODES = ("u1", "u2")
+_NAN_BITS = 0x7FC00000
 
 
-@kernel("(f4[::1],)", "(f8[::1],)")
-def bounds(values: Any) -> tuple[float, float, int]:
-    """Smallest and largest finite value, and how many are finite.
+@part
+def code_of(value: Any, low: float, lift: float, scale: float, mode: int, top: int) -> Any:
+    """Code of one value."""
+    if value - value != 0:  # NaN or infinite
+        return _NAN_BITS if mode == FLOAT32 else top + 1
+    if mode == NEAREST:
+        return np.int64(np.int32((np.float64(value) - low) * lift * scale + 0.5))
+    if mode == FLOAT32:
+        return np.int64(np.float32(value).view(np.uint32))
+    # Where 0.0.9's scale overflows, 0 * inf is NaN, which its cast to an integer turns into 0.
+    code = (np.float32(value) - np.float32(low)) * np.float32(scale)
+    return np.int64(min(max(code, np.float32(0)), np.float32(top))) if code == code else np.int64(0)
 
-    Parameters
-    ----------
-    values : float32 or float64, (n,)
 
-    Returns
-    -------
-    low, high : float64
-        ``inf, -inf`` when nothing is finite.
-    n_finite : int
-    """
-    low, high, n_finite = np.inf, -np.inf, 0
-    for value in values:
+@part
+def _bounds(values: Any) -> Any:
+    # Four at a time, which wait less for each other: 0.35 ns a value, where a test of each took 0.78.
+    a, b, c, d = np.inf, np.inf, np.inf, np.inf
+    e, f, g, h = -np.inf, -np.inf, -np.inf, -np.inf
+    whole, finite = values.size - values.size % 4, True
+    for place in range(0, whole, 4):
+        w, x, y, z = values[place], values[place + 1], values[place + 2], values[place + 3]
+        finite &= (w - w) + (x - x) + (y - y) + (z - z) == 0
+        a, b, c, d = min(a, w), min(b, x), min(c, y), min(d, z)
+        e, f, g, h = max(e, w), max(f, x), max(g, y), max(h, z)
+    low, high, first = min(a, b, c, d), max(e, f, g, h), whole
+    if not finite:
+        low, high, first = np.inf, -np.inf, 0
+    n_finite = first
+    for place in range(first, values.size):
+        value = values[place]
         if np.isfinite(value):
             n_finite += 1
             low = min(low, value)
@@ -40,85 +65,66 @@ def bounds(values: Any) -> tuple[float, float, int]:
     return low, high, n_finite
 
 
-@kernel("(u4[::1],)", "(i4[::1],)", "(i8[::1],)")
-def ascending(rows: Any) -> bool:
-    """Whether row numbers strictly ascend: sorted, none twice."""
-    for position in range(1, rows.size):
-        if rows[position - 1] >= rows[position]:
-            return False
-    return True
-
-
-@kernel(*(f"({value}[::1], f8, f8, f8, i8, {code}[::1])" for value in _VALUES for code in _CODES))
-def nearest(values: Any, low: float, lift: float, scale: float, top: int, codes: Any) -> None:
-    """Codes of a dense column, rounded to nearest.
+@kernel(*(f"({value}[::1], i8[::1], i8, f8[:, ::1], i8[::1])" for value in _VALUES))
+def bounds(values: Any, offsets: Any, n_rows: int, low_high: Any, n_missing: Any) -> None:
+    """Smallest and largest finite value of each column, with the zeros that are not stored.
 
     Parameters
     ----------
-    values : float32 or float64, (n,)
-    low : float
-        Smallest finite value.
-    lift, scale : float
-        ``code = ((value - low) * lift) * scale``; ``lift`` is a power of two, 1 except where
-        ``scale`` alone would overflow.
+    values : float32 or float64, (nnz,)
+    offsets : int64, (n_columns + 1,)
+    n_rows : int
+        Length of every column.
+    low_high : float64, (n_columns, 2)
+        Filled; ``inf, -inf`` where nothing is finite.
+    n_missing : int64, (n_columns,)
+        Filled with the number of stored values that are NaN or infinite.
+    """
+    for column in range(offsets.size - 1):
+        first, last = offsets[column], offsets[column + 1]
+        low, high, n_finite = _bounds(values[first:last])
+        n_missing[column] = last - first - n_finite
+        if last - first < n_rows:
+            low, high = min(low, 0.0), max(high, 0.0)
+        low_high[column, 0], low_high[column, 1] = low, high
+
+
+@kernel(*(f"(u4[::1], {value}[::1], i8[::1], f8[:, ::1], i8, i8, i8[::1])" for value in _VALUES))
+def pack(rows: Any, values: Any, offsets: Any, rules: Any, mode: int, top: int, entries: Any) -> None:
+    """Coded entries of sparse columns.
+
+    Parameters
+    ----------
+    rows : uint32, (nnz,)
+    values : float32 or float64, (nnz,)
+    offsets : int64, (n_columns + 1,)
+    rules : float64, (n_columns, 3)
+    mode : int
+        NEAREST, TRUNCATE or FLOAT32.
     top : int
-        Largest code, 254 or 65534; one more means missing.
-    codes : uint8 or uint16, (n,)
-        Filled in place.
+        Largest code, 254 or 65534.
+    entries : int64, (nnz,)
+        Filled with ``row << 32 | code``.
     """
-    for position in range(values.size):
-        value = np.float64(values[position])
-        if np.isfinite(value):
-            codes[position] = np.int64((value - low) * lift * scale + 0.5)
-        else:
-            codes[position] = top + 1
+    for column in range(offsets.size - 1):
+        low, lift, scale = rules[column, 0], rules[column, 1], rules[column, 2]
+        mine = slice(offsets[column], offsets[column + 1])
+        its_rows, its_values, its_entries = rows[mine], values[mine], entries[mine]
+        for place in range(its_rows.size):
+            code = code_of(its_values[place], low, lift, scale, mode, top)
+            its_entries[place] = np.int64(its_rows[place]) << 32 | code
 
 
-@kernel(
-    *(
-        f"({row}[::1], {value}[::1], f8, f8, f8, i8, {code}[::1])"
-        for row in ("u4", "i4", "i8")
-        for value in _VALUES
-        for code in _CODES
-    )
-)
-def nearest_sparse(rows: Any, values: Any, low: float, lift: float, scale: float, top: int, codes: Any) -> int:
-    """Codes of a sparse column into a dense one: as `nearest`, with zeros where no value is given.
-
-    ``rows`` (uint32, int32 or int64, (nnz,)) holds the row of each value; ``codes`` is (n,). Returns
-    the code of 0.
-    """
-    zero = np.int64((0.0 - low) * lift * scale + 0.5)
-    codes[:] = zero
-    for position in range(values.size):
-        value = np.float64(values[position])
-        if np.isfinite(value):
-            codes[rows[position]] = np.int64((value - low) * lift * scale + 0.5)
-        else:
-            codes[rows[position]] = top + 1
-    return int(zero)
+@kernel(*(f"({value}[::1], f8[::1], i8, i8, {code}[::1])" for value in _VALUES for code in ("u1", "u2", "u4")))
+def dense(values: Any, rule: Any, mode: int, top: int, codes: Any) -> None:
+    """Codes of one dense column: ``values`` and ``codes`` are (n,), ``rule`` is (3,); float32 as its bits."""
+    low, lift, scale = rule[0], rule[1], rule[2]
+    for place in range(values.size):
+        codes[place] = code_of(values[place], low, lift, scale, mode, top)
 
 
-@kernel(*(f"(f4[::1], f4, f4, i8, {code}[::1])" for code in _CODES))
-def truncate(values: Any, low: float, scale: float, top: int, codes: Any) -> None:
-    """Codes of a dense float32 column as cellucid 0.0.9 computes them, bit for bit.
-
-    Arguments as in `nearest`; arithmetic in float32. Where 0.0.9's scale overflows, ``0 * inf`` is
-    NaN, which its cast to an integer turns into 0.
-    """
-    largest = np.float32(top)
-    for position in range(values.size):
-        value = values[position]
-        if np.isfinite(value):
-            code = (value - low) * scale
-            codes[position] = np.int64(min(max(code, np.float32(0)), largest)) if code == code else 0
-        else:
-            codes[position] = top + 1
-
-
-@kernel(*(f"({row}[::1], {value}[::1], f4[::1])" for row in ("u4", "i4", "i8") for value in _VALUES))
-def scatter(rows: Any, values: Any, column: Any) -> None:
-    """A sparse column as dense float32, zeros where no value is given."""
-    column[:] = 0
-    for position in range(values.size):
-        column[rows[position]] = values[position]
+@kernel(*(f"(i8[::1], {code}[::1])" for code in ("u1", "u2", "u4")))
+def scatter(entries: Any, column: Any) -> None:
+    """Write the coded entries of one column into a dense one; other rows stay."""
+    for entry in entries:
+        column[entry >> 32 & 0xFFFFFFFF] = entry & 0xFFFFFFFF

@@ -71,7 +71,7 @@ def file_sizes(folder: Path | str, prefix: str = "") -> Iterator[tuple[str, int]
                 yield prefix + entry.name, entry.stat(follow_symlinks=False).st_size
 
 
-def write_file(path: Path, *buffers: Any) -> int:
+def write_file(path: Path | str, *buffers: Any) -> int:
     """Write a new file, all of it.
 
     Parameters

@@ -101,7 +101,7 @@ def compressed(
         found = f"indptr goes from {indptr[0]} to {indptr[-1]} where 0 to {indices.shape[0]} is needed"
     elif not np.all(indptr[1:] >= indptr[:-1]):
         found = "indptr decreases"
-    elif indices.size and (indices.min() < 0 or indices.max() >= minor):
+    elif indices.size and int(indices.view(f"u{indices.itemsize}").max()) >= minor:  # negative ones are huge
         found = f"indices go from {indices.min()} to {indices.max()} in a matrix of {rows} × {columns}"
     if found:
         raise InputError(Problem(where, f"damaged sparse matrix: {found}", "write it again from its source"))

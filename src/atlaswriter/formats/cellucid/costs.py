@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from atlaswriter.codecs import sparse_gzip
 from atlaswriter.engine.regroup import batch_limits
 from atlaswriter.formats.cellucid import layout
 from atlaswriter.formats.cellucid.atlas import Atlas, Genes
@@ -65,10 +66,10 @@ def graph(matrix: Matrix) -> int:
 def gene_worker(n_cells: int, bits: int | None) -> int:
     """One worker on genes.
 
-    A dense column as stored and compressed, one of float32 to truncate from, one of a dense matrix in
-    float64, and what the worker keeps of the obs fields.
+    Of one gene: coded entries (or, dense, float64), its column as stored and as our encoder, ISA-L and
+    zlib may write it; what the worker keeps of the obs fields; and what the encoder works in.
     """
-    return n_cells * (2 * (bits or 32) // 8 + 4 + 8 + 4)
+    return n_cells * (4 * (bits or 32) // 8 + 8 + 4) + sparse_gzip.SCRATCH_BYTES
 
 
 def gene_room(genes: Genes, left: int) -> int:

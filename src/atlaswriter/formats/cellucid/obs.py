@@ -14,7 +14,7 @@ from atlaswriter.formats.cellucid.atlas import Atlas
 from atlaswriter.formats.cellucid.groups import centroids, kernel_coords, outlier_quantiles
 from atlaswriter.formats.cellucid.job import Job
 from atlaswriter.formats.cellucid.points import Frame
-from atlaswriter.formats.cellucid.values import Encoded, ValueEncoder
+from atlaswriter.formats.cellucid.values import DenseColumn, ValueEncoder
 from atlaswriter.kernels import groups
 from atlaswriter.sources.base import Array, Categorical, Column, Continuous
 
@@ -73,12 +73,12 @@ class ObsWriter:
             warnings.append(f"obs[{key!r}]: {encoded.n_missing:,} values are NaN or infinite, stored as missing")
         if self._bits is None and _loses_integers(column.values):
             warnings.append(f"obs[{key!r}]: whole numbers above {_EXACT_INTEGERS:,} are rounded to float32")
-        return Entry([key, *(encoded.bounds or ())], {"key": key, "kind": "continuous"}, warnings)
+        return Entry([key, *encoded.bounds], {"key": key, "kind": "continuous"}, warnings)
 
-    def _write_values(self, pattern: str, key: str, values: Array) -> Encoded:
-        encoded = self._encoder.encode(values)
-        self.job.write_small(layout.resolve(pattern, key), encoded.content)
-        self.job.progress.add(encoded.content.nbytes)
+    def _write_values(self, pattern: str, key: str, values: Array) -> DenseColumn:
+        encoded = self._encoder.encode_dense(values)
+        self.job.write_small(layout.resolve(pattern, key), encoded.codes)
+        self.job.progress.add(encoded.codes.nbytes)
         return encoded
 
     def _write_codes(
@@ -103,7 +103,7 @@ class ObsWriter:
             for dim, coords in sorted(self._coords.items())
         }
 
-    def _write_outliers(self, key: str, codes: Array, counts: Array) -> Encoded:
+    def _write_outliers(self, key: str, codes: Array, counts: Array) -> DenseColumn:
         if self._latent is None:
             quantiles = np.full(codes.size, np.nan, np.float32)
         else:
@@ -116,10 +116,10 @@ class ObsWriter:
         column: Categorical,
         bits: int,
         first: Future[dict[str, list[dict[str, Any]]]],
-        second: Future[Encoded],
+        second: Future[DenseColumn],
     ) -> Entry:
         manifest = [key, column.categories, layout.DTYPES[bits], layout.MISSING[bits], first.result()]
-        manifest += second.result().bounds or ()
+        manifest += second.result().bounds
         summary = {"key": key, "kind": "category", "n_categories": len(column.categories)}
         return Entry(manifest, summary, [])
 

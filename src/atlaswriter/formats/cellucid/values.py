@@ -1,4 +1,4 @@
-"""One column of numbers, dense or sparse, as the bytes the export stores."""
+"""Columns of numbers, sparse or dense, as the codes the export stores."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import threading
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from atlaswriter.engine.regroup import GeneColumn, SparseColumn, work_dtype
+from atlaswriter.engine.regroup import CodedColumns, Rules, SparseColumns, work_dtype
 from atlaswriter.formats.cellucid.layout import TOP
 from atlaswriter.kernels import quantize
 from atlaswriter.kernels._jit import readable
@@ -19,28 +20,22 @@ _LIFT = 2.0**600
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """A column ready to be compressed.
+class DenseColumn:
+    """One column as stored.
 
     Attributes
     ----------
-    content
+    codes
         float32, uint8 or uint16, (n_cells,); valid until the same thread encodes the next column.
     bounds
-        Values of code 0 and of the top code; None for float32.
+        Values of code 0 and of the top code; empty for float32.
     n_missing
         Number of NaN and infinite values, stored as missing.
-    rows
-        Ascending row numbers outside which `content` is `background`; None where that is not known.
-    background
-        Code of 0.
     """
 
-    content: Array
-    bounds: tuple[float, float] | None
+    codes: Array
+    bounds: list[float]
     n_missing: int
-    rows: Array | None = None
-    background: int = 0
 
 
 class ValueEncoder:
@@ -59,83 +54,82 @@ class ValueEncoder:
     def __init__(self, n_cells: int, bits: int | None, quantizer: str) -> None:
         self.n_cells = n_cells
         self.bits = bits
-        self.quantizer = quantizer
+        self._mode = quantize.NEAREST if quantizer == "nearest" else quantize.TRUNCATE
+        self._dtype = np.dtype("u4" if bits is None else f"u{bits // 8}")
         self._scratch = threading.local()
 
-    def encode(self, column: GeneColumn) -> Encoded:
-        """Encode one column, whose finite values float32 can hold."""
-        if not isinstance(column, SparseColumn):
-            column = readable(np.ascontiguousarray(column, dtype=work_dtype(column.dtype)))
-        values = column.values if isinstance(column, SparseColumn) else column
-        low, high, n_finite = quantize.bounds(values)
-        n_missing = values.size - n_finite
-        if values.size < self.n_cells:
-            low, high = min(low, 0.0), max(high, 0.0)
+    def rules(self, bounds: NDArray[np.float64]) -> Rules:
+        """How columns are coded whose bounds, (n_columns, 2), with the zeros that are not stored, are given."""
+        n_columns = len(bounds)
         if self.bits is None:
-            return Encoded(self._as_float32(column, n_missing), None, n_missing)
-        if self.quantizer == "truncate":
-            return self._truncate(column, n_missing)
-        return self._nearest(column, spread(low, high), n_missing)
-
-    def _buffer(self, name: str, dtype: str) -> Array:
-        buffer: Array | None = getattr(self._scratch, name, None)
-        if buffer is None:
-            buffer = np.empty(self.n_cells, dtype)
-            setattr(self._scratch, name, buffer)
-        return buffer
-
-    def _codes(self) -> Array:
-        return self._buffer("codes", "u1" if self.bits == 8 else "u2")
-
-    def _as_float32(self, column: GeneColumn, n_missing: int) -> Array:
-        content = self._buffer("floats", "f4")
-        if isinstance(column, SparseColumn):
-            quantize.scatter(column.rows, column.values, content)
-        else:
-            content[:] = column
-        if n_missing:
-            content[~np.isfinite(content)] = np.nan
-        return content
-
-    def _nearest(self, column: GeneColumn, bounds: tuple[float, float], n_missing: int) -> Encoded:
-        assert self.bits is not None  # noqa: S101 - float32 columns take another path
-        top, codes = TOP[self.bits], self._codes()
-        extent = bounds[1] - bounds[0]
-        lift = 1.0 if math.isfinite(top / extent) else _LIFT
-        scale = top / (extent * lift)
-        if isinstance(column, SparseColumn):
-            background = quantize.nearest_sparse(column.rows, column.values, bounds[0], lift, scale, top, codes)
-            return Encoded(codes, bounds, n_missing, column.rows, background)
-        quantize.nearest(column, bounds[0], lift, scale, top, codes)
-        return Encoded(codes, bounds, n_missing)
-
-    def _truncate(self, column: GeneColumn, n_missing: int) -> Encoded:
-        assert self.bits is not None  # noqa: S101 - float32 columns take another path
-        top, codes = TOP[self.bits], self._codes()
-        if isinstance(column, SparseColumn):
-            dense = self._buffer("floats", "f4")
-            quantize.scatter(column.rows, column.values, dense)
-        else:
-            dense = np.ascontiguousarray(column, dtype=np.float32)
-        bounds = spread(*quantize.bounds(dense)[:2])
+            zeros = np.zeros(n_columns, self._dtype)
+            return Rules(np.zeros((n_columns, 3)), quantize.FLOAT32, 0, None, zeros)
+        if self._mode == quantize.TRUNCATE:
+            bounds = bounds.astype(np.float32).astype(np.float64)
+        top, bounds = TOP[self.bits], spread(bounds)
+        low, extent = bounds[:, 0], bounds[:, 1] - bounds[:, 0]
         with np.errstate(over="ignore"):
-            scale = np.float32(top / (bounds[1] - bounds[0]))
-        quantize.truncate(dense, np.float32(bounds[0]), scale, top, codes)
-        if not isinstance(column, SparseColumn):
-            return Encoded(codes, bounds, n_missing)
-        zero = np.empty(1, codes.dtype)
-        quantize.truncate(np.zeros(1, np.float32), np.float32(bounds[0]), scale, top, zero)
-        return Encoded(codes, bounds, n_missing, column.rows, int(zero[0]))
+            lift = np.where(np.isfinite(top / extent) | (self._mode == quantize.TRUNCATE), 1.0, _LIFT)
+            table = np.column_stack([low, lift, top / (extent * lift)])
+        return Rules(table, self._mode, top, bounds, self._backgrounds(table, top))
+
+    def _backgrounds(self, table: NDArray[np.float64], top: int) -> Array:
+        """Codes of 0; of columns that do not reach 0, where no row needs it, any code."""
+        low, lift, scale = table.T
+        codes: Array
+        if self._mode == quantize.NEAREST:
+            codes = -low * lift * scale + 0.5
+        else:
+            with np.errstate(over="ignore", invalid="ignore"):
+                codes = np.nan_to_num(-low.astype(np.float32) * scale.astype(np.float32), nan=0)
+        codes = np.clip(codes, 0, top).astype(self._dtype)
+        return codes
+
+    def encode(self, columns: SparseColumns) -> CodedColumns:
+        """Encode sparse columns, whose finite values float32 can hold."""
+        columns = columns.in_order()
+        values, offsets = columns.values, columns.offsets
+        bounds, n_missing = np.empty((len(columns), 2)), np.empty(len(columns), np.int64)
+        quantize.bounds(values, offsets, self.n_cells, bounds, n_missing)
+        rules, entries = self.rules(bounds), self._room("entries", values.size, np.dtype(np.int64))
+        quantize.pack(columns.rows, values, offsets, rules.table, rules.mode, rules.top, entries)
+        return CodedColumns(entries, offsets, rules, n_missing)
+
+    def encode_dense(self, values: Array) -> DenseColumn:
+        """Encode one dense column, (n_cells,), whose finite values float32 can hold."""
+        values = readable(np.ascontiguousarray(values, dtype=work_dtype(values.dtype)))
+        bounds, n_missing = np.empty((1, 2)), np.empty(1, np.int64)
+        quantize.bounds(values, np.array([0, values.size]), values.size, bounds, n_missing)
+        rules, codes = self.rules(bounds), self._room("codes", values.size, self._dtype)
+        quantize.dense(values, rules.table[0], rules.mode, rules.top, codes)
+        stored = codes.view(np.float32) if self.bits is None else codes
+        return DenseColumn(stored, [] if rules.bounds is None else rules.bounds[0].tolist(), int(n_missing[0]))
+
+    def dense(self, columns: CodedColumns, column: int) -> Array:
+        """One whole column, (n_cells,), of coded ones."""
+        whole = self._room("codes", self.n_cells, self._dtype)
+        whole[:] = columns.rules.backgrounds[column]
+        quantize.scatter(columns.entries[columns.offsets[column] : columns.offsets[column + 1]], whole)
+        return whole.view(np.float32) if self.bits is None else whole
+
+    def _room(self, name: str, size: int, dtype: np.dtype) -> Array:
+        """An array used again by the same thread, grown as needed."""
+        room: Array | None = getattr(self._scratch, name, None)
+        if room is None or room.size < size:
+            room = np.empty(size, dtype)
+            setattr(self._scratch, name, room)
+        return room[:size]
 
 
-def spread(low: float, high: float) -> tuple[float, float]:
-    """Bounds as stored: 0 and 1 when nothing is finite, and never equal.
+def spread(bounds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Bounds, (n_columns, 2), as they are stored: 0 and 1 when nothing is finite, and never equal.
 
     A constant ``v`` is stored between ``v`` and ``v + 1`` as 0.0.9 does, or up to the next float
     where ``v + 1 == v``: the viewer divides by the difference.
     """
-    if low > high:
-        return 0.0, 1.0
-    if low == high:
-        high = low + 1.0 if low + 1.0 != low else math.nextafter(low, math.inf)
-    return float(low), float(high)
+    bounds = bounds + 0.0  # no minus zero
+    bounds[bounds[:, 0] > bounds[:, 1]] = 0.0, 1.0
+    for column in np.flatnonzero(bounds[:, 0] == bounds[:, 1]):
+        low = float(bounds[column, 0])
+        bounds[column, 1] = low + 1.0 if low + 1.0 != low else math.nextafter(low, math.inf)
+    return bounds

@@ -10,12 +10,13 @@ from threading import Event
 
 import numpy as np
 
+from atlaswriter.codecs import sparse_gzip
 from atlaswriter.engine.regroup import work_dtype
 from atlaswriter.formats.cellucid import layout
 from atlaswriter.formats.cellucid.atlas import Atlas, Genes
 from atlaswriter.formats.cellucid.groups import coords_dtype
 from atlaswriter.formats.cellucid.options import Options
-from atlaswriter.kernels import csr, deflate, edges, groups, quantize
+from atlaswriter.kernels import csr, edges, groups, quantize
 from atlaswriter.kernels._jit import Kernel, warm
 from atlaswriter.sources.base import Categorical, Column, Compressed, Continuous
 
@@ -51,6 +52,8 @@ def typical_atlas(n_cells: int, *, genes: bool, graph: bool) -> Atlas:
 
 def wanted_kernels(atlas: Atlas, options: Options) -> Iterator[Wanted]:
     """Every kernel and signature that exporting this atlas calls."""
+    if options.level is not None:
+        yield sparse_gzip.wanted_by_repeats()
     if atlas.genes is not None:
         yield from _gene_kernels(atlas, options)
     yield from _obs_kernels(atlas, options)
@@ -66,47 +69,42 @@ def _index(dtype: np.dtype) -> str:
     return "i4" if dtype == np.int32 else "i8"
 
 
-def _value_kernels(value: str, rows: str | None, bits: int | None, quantizer: str) -> Iterator[Wanted]:
-    yield quantize.bounds, f"({value}[::1],)"
-    if rows is not None:
-        yield quantize.ascending, f"({rows}[::1],)"
-    if bits is not None and quantizer == "nearest":
-        code = f"u{bits // 8}"
-        if rows is None:
-            yield quantize.nearest, f"({value}[::1], f8, f8, f8, i8, {code}[::1])"
-        else:
-            yield quantize.nearest_sparse, f"({rows}[::1], {value}[::1], f8, f8, f8, i8, {code}[::1])"
-        return
-    if rows is not None:
-        yield quantize.scatter, f"({rows}[::1], {value}[::1], f4[::1])"
-    if bits is not None:
-        yield quantize.bounds, "(f4[::1],)"
-        yield quantize.truncate, f"(f4[::1], f4, f4, i8, u{bits // 8}[::1])"
+def _code(bits: int | None) -> str:
+    return f"u{(bits or 32) // 8}"
+
+
+def _dense_kernels(value: str, bits: int | None) -> Iterator[Wanted]:
+    yield quantize.bounds, f"({value}[::1], i8[::1], i8, f8[:, ::1], i8[::1])"
+    yield quantize.dense, f"({value}[::1], f8[::1], i8, i8, {_code(bits)}[::1])"
 
 
 def _gene_kernels(atlas: Atlas, options: Options) -> Iterator[Wanted]:
-    matrix = atlas.genes.matrix if atlas.genes is not None else None
-    if isinstance(matrix, Compressed):
-        value, index = _short(work_dtype(matrix.data.dtype)), _index(matrix.indices.dtype)
-        if matrix.axis == 0:
-            yield csr.count, f"({index}[::1], i8[::1])"
-            yield csr.place, f"(i8[::1], {index}[::1], {value}[::1], i8, i8, i4[::1], i8[::1], u4[::1], {value}[::1])"
-        rows = "u4" if matrix.axis == 0 else index
-        if options.level is not None and options.var_quantization is not None:
-            yield deflate.gzip_column, f"(u1[::1], {rows}[::1], u1[::1], i8, u4[::1], i8[::1])"
-        yield from _value_kernels(value, rows, options.var_quantization, options.quantizer)
-    elif matrix is not None:
-        value = _short(work_dtype(matrix.dtype))
-        yield from _value_kernels(value, None, options.var_quantization, options.quantizer)
+    matrix, bits = atlas.genes.matrix if atlas.genes is not None else None, options.var_quantization
+    if not isinstance(matrix, Compressed):
+        if matrix is not None:
+            yield from _dense_kernels(_short(work_dtype(matrix.dtype)), bits)
+        return
+    value, index = _short(work_dtype(matrix.data.dtype)), _index(matrix.indices.dtype)
+    if matrix.axis == 0:
+        arrays = f"(i8[::1], {index}[::1], {value}[::1], i8, i8"
+        yield csr.measure, f"{arrays}, i8[::1], i8[::1], {value}[::1], {value}[::1], i8[::1])"
+        yield csr.place, f"{arrays}, i4[::1], i8[::1], f8[:, ::1], i8, i8, i8[::1])"
+    else:
+        yield csr.in_order, "(u4[::1], i8[::1])"
+        yield quantize.bounds, f"({value}[::1], i8[::1], i8, f8[:, ::1], i8[::1])"
+        yield quantize.pack, f"(u4[::1], {value}[::1], i8[::1], f8[:, ::1], i8, i8, i8[::1])"
+    yield quantize.scatter, f"(i8[::1], {_code(bits)}[::1])"
+    if options.level is not None:
+        yield from sparse_gzip.wanted_kernels((bits or 32) // 8, options.level)
 
 
 def _obs_kernels(atlas: Atlas, options: Options) -> Iterator[Wanted]:
     bits = options.obs_continuous_quantization
     for _, column in atlas.obs:
         if not isinstance(column, Categorical):
-            yield from _value_kernels(_short(work_dtype(column.values.dtype)), None, bits, options.quantizer)
+            yield from _dense_kernels(_short(work_dtype(column.values.dtype)), bits)
             continue
-        yield from _value_kernels("f4", None, bits, options.quantizer)
+        yield from _dense_kernels("f4", bits)
         code = f"u{layout.codes_bits(len(column.categories), options.obs_categorical_dtype) // 8}"
         yield groups.count, f"({code}[::1], i8[::1])"
         yield groups.ranks, "(f8[::1], i8[::1], u4[::1], f4[::1])"
