@@ -67,7 +67,7 @@ def put(out: Any, at: int, held: int, n_held: int, bits: int, count: int) -> Any
     """Append up to 56 bits to ``out``; ``held`` are the ``n_held`` < 8 bits that do not fill a byte yet.
 
     No branch: eight bytes are stored each time, and those that are full stay. int64 throughout, whose
-    sign is never reached: 7 + 56 bits. Measured: 1.1 ns, where a word stored when it was full took 2.4.
+    sign is never reached: 7 + 56 bits. Measured: 1.1 ns a code.
     """
     held |= bits << n_held
     n_held += count

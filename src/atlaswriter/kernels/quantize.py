@@ -43,17 +43,19 @@ def code_of(value: Any, low: float, lift: float, scale: float, mode: int, top: i
 
 @part
 def _bounds(values: Any) -> Any:
-    # Four at a time, which wait less for each other: 0.35 ns a value, where a test of each took 0.78.
-    a, b, c, d = np.inf, np.inf, np.inf, np.inf
-    e, f, g, h = -np.inf, -np.inf, -np.inf, -np.inf
-    whole, finite = values.size - values.size % 4, True
+    # Four at a time, which wait less for each other, and without min and max, which mind NaN: 0.36 ns a value,
+    # where these took 0.73.
+    infinite = values.dtype.type(np.inf)
+    a, b, c, d = infinite, infinite, infinite, infinite
+    e, f, g, h = -infinite, -infinite, -infinite, -infinite
+    whole, odd = values.size - values.size % 4, False
     for place in range(0, whole, 4):
         w, x, y, z = values[place], values[place + 1], values[place + 2], values[place + 3]
-        finite &= (w - w) + (x - x) + (y - y) + (z - z) == 0
-        a, b, c, d = min(a, w), min(b, x), min(c, y), min(d, z)
-        e, f, g, h = max(e, w), max(f, x), max(g, y), max(h, z)
-    low, high, first = min(a, b, c, d), max(e, f, g, h), whole
-    if not finite:
+        odd |= (w != w) | (x != x) | (y != y) | (z != z)
+        a, b, c, d = w if w < a else a, x if x < b else b, y if y < c else c, z if z < d else d  # noqa: FURB136
+        e, f, g, h = w if w > e else e, x if x > f else f, y if y > g else g, z if z > h else h  # noqa: FURB136
+    low, high, first = np.float64(min(a, b, c, d)), np.float64(max(e, f, g, h)), whole
+    if odd or low == -np.inf or high == np.inf:
         low, high, first = np.inf, -np.inf, 0
     n_finite = first
     for place in range(first, values.size):

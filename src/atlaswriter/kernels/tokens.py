@@ -10,8 +10,8 @@ from atlaswriter.kernels._jit import part
 from atlaswriter.kernels.crc import START, WINDOW, carry, finish, fold
 from atlaswriter.kernels.deflate import RUNS
 
-# Tokens of a block: enough for its codes to cost next to nothing (about 70 bytes of 40,000), few
-# enough that they stay in a core's cache until they are written.
+# Tokens of a block: enough for its codes to cost next to nothing, few enough (256 KiB) that they stay in a
+# core's cache until they are written.
 BLOCK = 1 << 15
 
 # What a column's tokeniser remembers between two blocks, and tells of the last one.

@@ -12,8 +12,8 @@ from atlaswriter.formats.cellucid.job import Job
 from atlaswriter.formats.cellucid.values import ValueEncoder
 from atlaswriter.sources.base import Array
 
-# Values that one piece of work covers, and genes at most. Handing over a piece costs about 100 µs, encoding
-# 128 Ki sparse values 1 ms; larger pieces leave the last thread alone for longer.
+# Values that one piece of work covers, and genes at most. What is done once for a piece costs about 50 µs,
+# encoding 128 Ki sparse values 1 ms; larger pieces leave the last thread alone for longer.
 _PIECE_VALUES, _PIECE_GENES = 1 << 17, 64
 
 
