@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from atlaswriter.kernels._jit import part
-from atlaswriter.kernels.bits import put
+from atlaswriter.kernels.bits import peek, poke, put
 
 _ORDER = np.array([16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15])
 N_TOKENS, _LONGEST_TOKEN = 19, 7
@@ -33,20 +33,22 @@ def _rarest_first(counts: Any, keys: Any, scratch: Any) -> Any:
             keys[used] = counts[symbol] << 9 | symbol
             largest = max(largest, counts[symbol])
             used += 1
-    starts, other = scratch[:65], scratch[65 : 65 + used]
     shift = 9
     while largest:
-        clear(starts)
+        clear(scratch[:65])
         for place in range(used):
-            starts[((keys[place] >> shift) & 63) + 1] += 1
+            digit = ((peek(keys, place) >> shift) & 63) + 1
+            poke(scratch, digit, peek(scratch, digit) + 1)
         for digit in range(63):
-            starts[digit + 1] += starts[digit]
+            poke(scratch, digit + 1, peek(scratch, digit + 1) + peek(scratch, digit))
         for place in range(used):
-            digit = (keys[place] >> shift) & 63
-            other[starts[digit]] = keys[place]
-            starts[digit] += 1
+            key = peek(keys, place)
+            digit = (key >> shift) & 63
+            start = peek(scratch, digit)
+            poke(scratch, 65 + start, key)
+            poke(scratch, digit, start + 1)
         for place in range(used):
-            keys[place] = other[place]
+            poke(keys, place, peek(scratch, 65 + place))
         shift += 6
         largest >>= 6
     return used

@@ -56,7 +56,7 @@ def _bounds(values: Any) -> Any:
         e, f, g, h = w if w > e else e, x if x > f else f, y if y > g else g, z if z > h else h  # noqa: FURB136
     low, high, first = np.float64(min(a, b, c, d)), np.float64(max(e, f, g, h)), whole
     if odd or low == -np.inf or high == np.inf:
-        low, high, first = np.inf, -np.inf, 0
+        low, high, first = np.float64(np.inf), np.float64(-np.inf), 0
     n_finite = first
     for place in range(first, values.size):
         value = values[place]
