@@ -38,7 +38,7 @@ def warm_up(atlas: Atlas, options: Options, stop: Event | None = None) -> None:
 @cache
 def announce() -> None:
     """Say, once in a process, why the first run on a machine takes longer."""
-    log.info("compiling kernels for this machine (a few seconds, once)")
+    log.info("compiling kernels for this machine (10 to 20 seconds, once)")
 
 
 def typical_atlas(n_cells: int, *, genes: bool, graph: bool) -> Atlas:
