@@ -26,7 +26,7 @@ except ImportError:  # no wheel for this machine
     from zlib import crc32
 
 
-# Earlier entries tried for each, and whether in every column; 2 bytes and more often repeat where 1 does not.
+# Earlier entries tried for each, and whether in every column.
 _USUAL_EFFORT = (2, False)
 _EFFORT = {7: (2, True), 8: (4, True), 9: (6, True)}
 
@@ -124,10 +124,10 @@ def compress(entries: Any, offsets: Any, n_rows: int, backgrounds: Any, level: i
         raise ValueError("a 4-byte background whose bytes differ is not supported")
     room = sum(longest(n_rows * width, int(size), width) for size in np.diff(offsets))
     files, ends = _scratch.room(room), np.empty(n_columns, np.int64)
-    finder = _scratch.for_matches() if _searches(width, level) else None
+    search = _scratch.for_matches() if _searches(width, level) else None
     depth, thorough = _EFFORT.get(level, _USUAL_EFFORT)
     gzip.columns(
-        entries, offsets, n_rows, backgrounds, _NOTHING, 0, depth, thorough, crc.powers(), _scratch.workspace, finder,
+        entries, offsets, n_rows, backgrounds, _NOTHING, 0, depth, thorough, crc.powers(), _scratch.workspace, search,
         files, ends,
     )  # fmt: skip
     if width == 2:

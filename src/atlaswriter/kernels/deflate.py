@@ -18,8 +18,8 @@ from atlaswriter.kernels.huffman import (
     canonical_codes,
     clear,
     code_lengths,
-    pack_lengths,
-    plan_header,
+    coded_bits,
+    plan_codes,
     put_header,
 )
 
@@ -51,7 +51,8 @@ def _length_symbols() -> tuple[Any, Any]:
 SYMBOL, EXTRA = _length_symbols()
 
 # int64 scratch of one call: arrays made inside a kernel cost more to compile than to use.
-_COUNTS, _LENGTHS, _CODES, _BOTH, _FIXED, _PACKED, _TOKEN_LENGTHS, _RUN_CODES, _N_PACKED, _REST = range(0, 3200, 320)
+_COUNTS, _LENGTHS, _CODES, _DISTANCE_LENGTHS, _FIXED = range(0, 1600, 320)
+_PACKED, _TOKEN_LENGTHS, _RUN_CODES, _N_PACKED, _REST = range(1600, 3200, 320)
 SCRATCH = _REST + 1024
 
 
@@ -154,14 +155,6 @@ def _fixed_lengths(lengths: Any) -> None:
 
 
 @part
-def _symbol_bits(counts: Any, lengths: Any) -> Any:
-    total = 0
-    for symbol in range(N_LITERALS):
-        total += counts[symbol] * lengths[symbol]
-    return total
-
-
-@part
 def _put_stored(
     out: Any, at: int, held: int, n_held: int, tokens: Any, tail: int, pattern: Any, size: int, last: int
 ) -> Any:
@@ -215,24 +208,12 @@ def plan(tally: Any, runs: Any, long_runs: Any, pattern: Any, distance: int, lea
     found = _count_symbols(tally, runs, long_runs, pattern, lead, counts)
     n_matches, extra = found >> 32, found & 0xFFFFFFFF
     code_lengths(counts, np.int64(LIMIT), lengths, rest)
-    n_literals = _n_literals(lengths)
-    both = scratch[_BOTH : _BOTH + n_literals + distance]
-    for symbol in range(n_literals):
-        both[symbol] = lengths[symbol]
-    for symbol in range(distance):
-        both[n_literals + symbol] = symbol == distance - 1
-    scratch[_N_PACKED] = pack_lengths(both, packed)
-    own = plan_header(packed, scratch[_N_PACKED], token_lengths, rest) + _symbol_bits(counts, lengths) + n_matches
+    distance_lengths = clear(scratch[_DISTANCE_LENGTHS : _DISTANCE_LENGTHS + N_DISTANCES])
+    distance_lengths[distance - 1] = 1
+    scratch[_N_PACKED], header = plan_codes(lengths, distance_lengths, packed, token_lengths, rest)
+    own = header + coded_bits(counts, lengths) + n_matches
     _fixed_lengths(fixed_lengths)
-    return 3 + own + extra, 3 + _symbol_bits(counts, fixed_lengths) + 5 * n_matches + extra, n_matches
-
-
-@part
-def _n_literals(lengths: Any) -> Any:
-    n_literals = N_LITERALS
-    while lengths[n_literals - 1] == 0:
-        n_literals -= 1
-    return n_literals
+    return 3 + own + extra, 3 + coded_bits(counts, fixed_lengths) + 5 * n_matches + extra, n_matches
 
 
 @part
@@ -276,15 +257,12 @@ def put_block(
         canonical_codes(scratch[_FIXED : _FIXED + N_LITERALS], codes, rest)
         repeat = 5 << 48 | (0 if distance == 1 else 16 if distance == 2 else 24)
     else:
-        lengths, token_lengths = (
-            scratch[_LENGTHS : _LENGTHS + N_LITERALS],
-            scratch[_TOKEN_LENGTHS : _TOKEN_LENGTHS + N_TOKENS],
-        )
+        lengths = scratch[_LENGTHS : _LENGTHS + N_LITERALS]
+        distance_lengths = scratch[_DISTANCE_LENGTHS : _DISTANCE_LENGTHS + N_DISTANCES]
+        token_lengths = scratch[_TOKEN_LENGTHS : _TOKEN_LENGTHS + N_TOKENS]
         at, held, n_held = put(out, at, held, n_held, last | 2 << 1, 3)
         packed = scratch[_PACKED : _PACKED + scratch[_N_PACKED]]
-        at, held, n_held = put_header(
-            out, at, held, n_held, _n_literals(lengths), distance, packed, token_lengths, rest
-        )
+        at, held, n_held = put_header(out, at, held, n_held, lengths, distance_lengths, packed, token_lengths, rest)
         canonical_codes(lengths, codes, rest)
         repeat = 1 << 48
     _fill_run_codes(runs, pattern, lead, codes, repeat, run_codes)

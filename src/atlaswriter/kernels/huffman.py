@@ -11,6 +11,8 @@ from atlaswriter.kernels.bits import peek, poke, put
 
 _ORDER = np.array([16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15])
 N_TOKENS, _LONGEST_TOKEN = 19, 7
+# Literals and the end of a block, whose lengths every header holds.
+N_ALWAYS = 257
 
 
 @part
@@ -204,6 +206,37 @@ def plan_header(tokens: Any, n_tokens: int, token_lengths: Any, scratch: Any) ->
 
 
 @part
+def n_coded(lengths: Any, least: int) -> Any:
+    """How many lengths a header holds: all up to the last that is not 0, and ``least`` at least."""
+    n_symbols = lengths.size
+    while n_symbols > least and lengths[n_symbols - 1] == 0:
+        n_symbols -= 1
+    return n_symbols
+
+
+@part
+def coded_bits(counts: Any, lengths: Any) -> Any:
+    """Bits that the codes of all symbols take."""
+    total = 0
+    for symbol in range(counts.size):
+        total += counts[symbol] * lengths[symbol]
+    return total
+
+
+@part
+def plan_codes(lengths: Any, distance_lengths: Any, tokens: Any, token_lengths: Any, scratch: Any) -> Any:
+    """Run-length form of both codes of a dynamic block, for `put_header`: number of tokens, and bits of all."""
+    n_literals, n_distances = n_coded(lengths, N_ALWAYS), n_coded(distance_lengths, 1)
+    both = scratch[: n_literals + n_distances]
+    for symbol in range(n_literals):
+        both[symbol] = lengths[symbol]
+    for symbol in range(n_distances):
+        both[n_literals + symbol] = distance_lengths[symbol]
+    n_tokens = pack_lengths(both, tokens)
+    return n_tokens, plan_header(tokens, n_tokens, token_lengths, scratch)
+
+
+@part
 def _n_stored(token_lengths: Any) -> Any:
     n_stored = N_TOKENS
     while n_stored > 4 and token_lengths[_ORDER[n_stored - 1]] == 0:
@@ -213,14 +246,14 @@ def _n_stored(token_lengths: Any) -> Any:
 
 @part
 def put_header(
-    out: Any, at: int, held: int, n_held: int, n_literals: int, n_distances: int, tokens: Any, token_lengths: Any,
+    out: Any, at: int, held: int, n_held: int, lengths: Any, distance_lengths: Any, tokens: Any, token_lengths: Any,
     scratch: Any,
 ) -> Any:  # fmt: skip
     """Both codes of a dynamic block."""
     codes = scratch[:N_TOKENS]
     canonical_codes(token_lengths, codes, scratch[N_TOKENS:])
     n_stored = _n_stored(token_lengths)
-    head = (n_literals - 257) | (n_distances - 1) << 5 | (n_stored - 4) << 10
+    head = n_coded(lengths, N_ALWAYS) - N_ALWAYS | (n_coded(distance_lengths, 1) - 1) << 5 | (n_stored - 4) << 10
     at, held, n_held = put(out, at, held, n_held, head, 14)
     for place in range(n_stored):
         at, held, n_held = put(out, at, held, n_held, token_lengths[_ORDER[place]], 3)

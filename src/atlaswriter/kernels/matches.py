@@ -32,8 +32,8 @@ from atlaswriter.kernels.huffman import (
     canonical_codes,
     clear,
     code_lengths,
-    pack_lengths,
-    plan_header,
+    coded_bits,
+    plan_codes,
     put_header,
 )
 
@@ -70,6 +70,7 @@ def _take_in(entries: Any, width: int, end: int, scratch: Any) -> Any:
             _remember(place, core, scratch)
             start = here + length
             place += 1
+    poke(scratch, finder.PLACES + 4 * place, end)
     poke(scratch, finder.GAPS + 4 * place, end - start)
     scratch[finder.N_KNOWN] = place
     return known
@@ -171,16 +172,14 @@ def _write_path(first: int, last: int, tail: int, n_steps: int, scratch: Any) ->
         length, distance, origin = (step >> 12) & 0xFFF, step >> 24, node - (step & 0xFFF)
         place = first + node // 2
         if distance:
-            # What a match leaves of the run in front of an entry: all of the places between, but its length.
-            if node & 1:
+            if node & 1:  # a match may leave something of the run in front of an entry
                 begun = first + origin // 2
-                covered = peek(scratch, finder.GAPS + 4 * place) - length
-                for between in range(begun, place):
-                    covered += peek(scratch, finder.CORES + 4 * between) >> 32
-                    if between > begun or origin & 1 == 0:
-                        covered += peek(scratch, finder.GAPS + 4 * between)
-                if covered:
-                    poke(scratch, finder.STACK + height, finder.REST | covered)
+                start = peek(scratch, finder.PLACES + 4 * begun)
+                if origin & 1 == 0:
+                    start -= peek(scratch, finder.GAPS + 4 * begun)
+                rest = peek(scratch, finder.PLACES + 4 * place) - start - length
+                if rest:
+                    poke(scratch, finder.STACK + height, finder.REST | rest)
                     height += 1
             poke(scratch, finder.STACK + height, finder.MATCH | distance << 12 | length)
             height += 1
@@ -337,34 +336,13 @@ def plan(entries: Any, width: int, end: int, depth: int, counts: Any, n_matches:
     rest = scratch[finder.WORK :]
     code_lengths(counts, np.int64(LIMIT), lengths, rest)
     code_lengths(distances, np.int64(LIMIT), distance_lengths, rest)
-    for symbol in range(N_LITERALS):
-        bits += counts[symbol] * lengths[symbol]
-    for symbol in range(N_DISTANCES):
-        bits += distances[symbol] * distance_lengths[symbol]
+    bits += coded_bits(counts, lengths) + coded_bits(distances, distance_lengths)
     if distances.sum() == 0:
         distance_lengths[0] = 1  # there must be one
-    n_literals, n_distances = _sizes(lengths, distance_lengths)
-    both = scratch[finder.CODES : finder.CODES + n_literals + n_distances]
-    for symbol in range(n_literals):
-        both[symbol] = lengths[symbol]
-    for symbol in range(n_distances):
-        both[n_literals + symbol] = distance_lengths[symbol]
-    packed, token_lengths = (
-        scratch[finder.PACKED : finder.PACKED + 320],
-        scratch[finder.TOKEN_LENGTHS : finder.TOKEN_LENGTHS + N_TOKENS],
-    )
-    scratch[finder.N_PACKED] = pack_lengths(both, packed)
-    return n_steps, bits + 3 + plan_header(packed, scratch[finder.N_PACKED], token_lengths, rest)
-
-
-@part
-def _sizes(lengths: Any, distance_lengths: Any) -> Any:
-    n_literals, n_distances = N_LITERALS, N_DISTANCES
-    while lengths[n_literals - 1] == 0:
-        n_literals -= 1
-    while n_distances > 1 and distance_lengths[n_distances - 1] == 0:
-        n_distances -= 1
-    return n_literals, n_distances
+    packed = scratch[finder.PACKED : finder.PACKED + 320]
+    token_lengths = scratch[finder.TOKEN_LENGTHS : finder.TOKEN_LENGTHS + N_TOKENS]
+    scratch[finder.N_PACKED], header = plan_codes(lengths, distance_lengths, packed, token_lengths, rest)
+    return n_steps, bits + 3 + header
 
 
 @part
@@ -375,16 +353,11 @@ def put_path(out: Any, at: int, pending: int, n_steps: int, last: int, scratch: 
     codes = scratch[finder.CODES : finder.CODES + N_LITERALS]
     distance_codes = scratch[finder.DISTANCE_CODES : finder.DISTANCE_CODES + N_DISTANCES]
     rest, background = scratch[finder.WORK :], scratch[finder.BACKGROUND]
-    n_literals, n_distances = _sizes(lengths, distance_lengths)
     held, n_held = pending & 255, pending >> 8
     at, held, n_held = put(out, at, held, n_held, last | 2 << 1, 3)
-    packed, token_lengths = (
-        scratch[finder.PACKED : finder.PACKED + 320],
-        scratch[finder.TOKEN_LENGTHS : finder.TOKEN_LENGTHS + N_TOKENS],
-    )
-    at, held, n_held = put_header(
-        out, at, held, n_held, n_literals, n_distances, packed[: scratch[finder.N_PACKED]], token_lengths, rest
-    )
+    packed = scratch[finder.PACKED : finder.PACKED + scratch[finder.N_PACKED]]
+    token_lengths = scratch[finder.TOKEN_LENGTHS : finder.TOKEN_LENGTHS + N_TOKENS]
+    at, held, n_held = put_header(out, at, held, n_held, lengths, distance_lengths, packed, token_lengths, rest)
     canonical_codes(lengths, codes, rest)
     canonical_codes(distance_lengths, distance_codes, rest)
     zero, full = codes[background], join(codes[SYMBOL[MAX_MATCH]], distance_codes[0])

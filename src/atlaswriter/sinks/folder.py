@@ -140,7 +140,6 @@ class FolderSink:
         self.bytes_written = 0
         self._prefix = f".{self.target.name}.atlaswriter"
         self._staging = self._sibling("")
-        self._staging_path = str(self._staging)
         self._lock = WriterLock(self.target.with_name(f"{self._prefix}.lock"), self.target)
         self._created: list[Path] = []
         self._guard = threading.Lock()
@@ -284,7 +283,7 @@ class FolderSink:
         """Where a file is staged; the last guard against names that lead elsewhere."""
         if _LEADS_ELSEWHERE.search(relative):
             raise OutputError(str(Problem(repr(relative), "does not name a file inside the export", "rename it")))
-        return f"{self._staging_path}/{relative}"  # a Path would cost a quarter of writing a small file
+        return f"{self._staging}/{relative}"  # a Path would cost a quarter of writing a small file
 
     @contextmanager
     def _failing_as(self, what: str, relative: str = "", needed: int = 0) -> Iterator[None]:
