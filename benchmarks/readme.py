@@ -6,8 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from atlaswriter.units import format_bytes
+
 ROOT = Path(__file__).parents[1]
 START, END = "<!-- performance -->\n", "<!-- /performance -->"
+# Measured exports of each atlas, and what each is called.
+EXPORTS = {
+    "atlas100m": {"export": "100 million cells"},
+    "spill": {"unlimited": "wide, default budget", "spill": "wide, spilled", "planned": "wide, as planned"},
+}
 TITLE = "{name}: {cells:,} cells × {genes:,} genes, {nonzeros:,} non-zeros"
 
 
@@ -79,17 +86,114 @@ def encoding(results: dict[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
+def any_size(results: dict[str, Any]) -> str:
+    """What large atlases take, as far as `any_size`, `growth` and `workers` were run; "" when none was."""
+    parts = [
+        write(results[name])
+        for name, write in (("any_size", large), ("growth", growing), ("workers", scaling))
+        if name in results
+    ]
+    return "\n".join(["### At any size", "", *parts]) if parts else ""
+
+
+def large(report: dict[str, Any]) -> str:
+    """One line for each measured export of a large atlas, and what reading alone takes."""
+    results = {name: found for name, found in report["results"].items() if found["full_size"]}
+    exports = {name: found for name, found in results.items() if name in EXPORTS}
+    lines = []
+    if exports:
+        newest = max(exports.values(), key=lambda found: found["date"])
+        machine = newest["machine"]
+        lines = [
+            f"Whole processes from .h5ad files, 8 bit, gzip level 6, {newest['workers']} threads, on "
+            f"{machine['usable_cpus']} cores of an {machine['cpu']} ({newest['date']});",
+            "peak memory is the largest resident size of the process (`benchmarks/macro/any_size.py`):",
+            "",
+            "| atlas | cells × genes | non-zeros | input | budget | peak memory | seconds | check | spilled | output |",
+            "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+            *(large_row(name, way, found) for name, found in exports.items() for way in EXPORTS[name]),
+            "",
+        ]
+    if "spill" in exports and exports["spill"]["ok"]:
+        lines += ["The wide exports are the same, byte for byte.", ""]
+    if "gzip200k" in results:
+        found = results["gzip200k"]
+        data, seconds = found["data"], found["runs"]["read_and_regroup"]["seconds"]
+        lines += [
+            f"Reading {TITLE.format(name='a gzip h5ad', **data)},",
+            f"and bringing it in order of genes, warm, {found['workers']} threads: {seconds:.2f} s.",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def large_row(name: str, way: str, found: dict[str, Any]) -> str:
+    """One export of a large atlas; its check where one was measured."""
+    data, run = found["data"], found["runs"][way]
+    checked = found["runs"].get("check") if way in {"export", "planned"} else None
+    budget = "default" if run["budget_bytes"] is None else format_bytes(run["budget_bytes"])
+    cells = [
+        EXPORTS[name][way],
+        f"{data['cells']:,} × {data['genes']:,}",
+        f"{data['nonzeros']:,}",
+        format_bytes(data["input_bytes"]),
+        budget,
+        *(["failed", "", "", "", ""] if run["exit_code"] else measured(run, checked)),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def measured(run: dict[str, Any], checked: dict[str, Any] | None) -> list[str]:
+    """Peak memory, seconds, seconds of check, bytes spilled and written."""
+    return [
+        format_bytes(run["peak_bytes"]),
+        f"{run['seconds']:.1f}",
+        "" if checked is None else f"{checked['seconds']:.1f}",
+        format_bytes(run["spill_bytes"]) if run.get("spill_bytes") else "none",
+        format_bytes(run["output_bytes"]),
+    ]
+
+
+def growing(report: dict[str, Any]) -> str:
+    """How costs grow, in a sentence, and where that is drawn."""
+    cells = [size["data"]["cells"] for size in report["sizes"]]
+    ways = {"unlimited": "with the default budget", "budget": f"in {report['budget']}"}
+    slopes = [
+        f"{report['exponents'][way]['cpu_seconds_of_largest']:.2f} {label}"
+        for way, label in ways.items()
+        if report["exponents"][way]["cpu_seconds_of_largest"] is not None
+    ]
+    return (
+        f"From {min(cells):,} to {max(cells):,} cells, CPU time grows with this power of non-zeros + cells at the "
+        f"largest sizes:\n{', '.join(slopes)} (1 is linear;\n[plot](benchmarks/results/growth.svg), "
+        "`benchmarks/macro/growth.py`).\n"
+    )
+
+
+def scaling(report: dict[str, Any]) -> str:
+    """How threads help, in a sentence."""
+    gains = {
+        way: ", ".join(f"{found['speedup']:.2f}× with {width}" for width, found in runs.items() if width != "1")
+        for way, runs in report["results"].items()
+    }
+    data, cpus = report["data"], report["machine"]["usable_cpus"]
+    return (
+        f"Threads, {data['cells']:,} cells × {data['genes']:,} genes on {cpus} cores: `prepare` in process "
+        f"{gains['prepare']}; whole process {gains['process']}\n(`benchmarks/macro/workers.py`).\n"
+    )
+
+
 def section() -> str:
     """All that stands between the marks."""
     folder = ROOT / "benchmarks" / "results"
     results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")}
-    return "\n".join(
-        [
-            table(results["prepare_vs_cellucid"]),
-            whole_process(results["whole_process"]),
-            encoding(results["encode_genes"]),
-        ]
-    )
+    parts = [
+        table(results["prepare_vs_cellucid"]),
+        whole_process(results["whole_process"]),
+        encoding(results["encode_genes"]),
+        any_size(results),
+    ]
+    return "\n".join(part for part in parts if part)
 
 
 def main() -> None:

@@ -4,18 +4,19 @@
 from __future__ import annotations
 
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from benchmarks import synthetic
 
 from atlaswriter.codecs import gzip, sparse_gzip
-from atlaswriter.engine.regroup import SparseColumns
-from atlaswriter.formats.cellucid.graph import extract_edges
+from atlaswriter.engine.columns import SparseColumns
+from atlaswriter.formats.cellucid.graph import EdgeStream, whole_room
 from atlaswriter.formats.cellucid.groups import centroids, outlier_quantiles
 from atlaswriter.formats.cellucid.points import Frame
 from atlaswriter.formats.cellucid.values import ValueEncoder
-from atlaswriter.kernels import csr, edges, groups, quantize
+from atlaswriter.kernels import csr, groups, quantize
 from atlaswriter.sources.memory import matrix_of
 
 N_CELLS, N_GENES, DENSITY = 200_000, 100, 0.07
@@ -118,10 +119,14 @@ def test_gzip_zlib(measure, column):
     measure({"non-zero": column.rows.size, "cell": N_CELLS}, zlib.compress, whole_column(column, 8), 6)
 
 
+def edges_of(graph):
+    return list(EdgeStream(graph, whole_room(graph)))
+
+
 @pytest.mark.parametrize("compress", [sparse_gzip.compress_repeats, lambda content: gzip.compress(content, 6)])
 def test_gzip_sources(measure, graph, compress):
     """Sources of edges, by the encoder of runs and by the general one."""
-    sources = extract_edges(graph).sources
+    sources = np.concatenate([sources for sources, _ in edges_of(graph)])
     file = measure({"edge": sources.size}, compress, sources)
     assert zlib.decompress(file, 31) == sources.tobytes()
 
@@ -164,12 +169,8 @@ def test_place(measure, expression):
     assert np.array_equal(entries >> 32, genes.indices)
 
 
-def test_rows_ascend(measure, graph):
-    measure({"entry": graph.nnz}, edges.rows_ascend, graph.indptr.astype(np.int64), graph.indices)
-
-
 def test_edges(measure, graph):
-    measure({"entry": graph.nnz, "edge": graph.nnz // 2}, extract_edges, graph)
+    measure({"entry": graph.nnz, "edge": graph.nnz // 2}, edges_of, graph)
 
 
 @pytest.mark.parametrize("dim", [2, 3])
@@ -180,7 +181,7 @@ def test_centroids(measure, atlas, codes, dim):
     frame = Frame.around(points, "points")
 
     def work():
-        return centroids(points, frame, codes, counts, names, quantile=0.95, min_points=10)
+        return centroids(points, frame, codes, counts, names, quantile=0.95, min_points=10, room=1 << 30)
 
     measure({"cell": N_CELLS}, work)
 
@@ -188,10 +189,12 @@ def test_centroids(measure, atlas, codes, dim):
 def test_outlier_quantiles(measure, atlas, codes):
     latent = atlas.obsm["X_pca"]
     counts = np.bincount(codes)
-    measure({"cell": N_CELLS}, lambda: outlier_quantiles(latent, codes, counts, min_points=10))
+    measure(
+        {"cell": N_CELLS}, lambda: outlier_quantiles(latent, codes, counts, min_points=10, room=1 << 30, spill=Path.cwd)
+    )
 
 
 def test_category_sums(measure, atlas, codes):
     latent = atlas.obsm["X_pca"]
     sums = np.zeros((codes.max() + 1, latent.shape[1]))
-    measure({"cell": N_CELLS}, groups.add, latent, codes, np.zeros(latent.shape[1]), 1.0, sums)
+    measure({"cell": N_CELLS}, groups.add, latent, codes, np.zeros(latent.shape[1]), 1.0, sums, np.empty(0))

@@ -16,14 +16,15 @@ _HOMES = {
     "diff": "atlaswriter.formats.cellucid.diff",
     "generate_datasets_manifest": "atlaswriter.formats.cellucid.datasets",
     "open_export": "atlaswriter.formats.cellucid.read",
+    "plan": "atlaswriter.formats.cellucid.convert",
     "prepare": "atlaswriter.formats.cellucid.prepare",
 }
 
-__all__ = ["__version__", "cellucid", "check", "diff", "generate_datasets_manifest", "open_export", "prepare"]
+__all__ = ["__version__", "cellucid", "check", "diff", "generate_datasets_manifest", "open_export", "plan", "prepare"]
 
 if TYPE_CHECKING:
     from atlaswriter.formats.cellucid.check import check
-    from atlaswriter.formats.cellucid.convert import cellucid
+    from atlaswriter.formats.cellucid.convert import cellucid, plan
     from atlaswriter.formats.cellucid.datasets import generate_datasets_manifest
     from atlaswriter.formats.cellucid.diff import diff
     from atlaswriter.formats.cellucid.prepare import prepare

@@ -42,6 +42,8 @@ class Report:
         Bytes of the arrays that were exported, as held in memory.
     bytes_out, files
         Bytes and number of files written.
+    spill_bytes
+        Bytes of temporary files.
     peak_memory
         Largest resident size of the process so far, bytes.
     warnings
@@ -58,6 +60,7 @@ class Report:
     bytes_in: int = 0
     bytes_out: int = 0
     files: int = 0
+    spill_bytes: int = 0
     peak_memory: int = 0
     warnings: list[str] = field(default_factory=list)
     renamed: list[tuple[str, str, str]] = field(default_factory=list)
@@ -67,14 +70,19 @@ class Report:
 
     @contextmanager
     def phase(self, name: str, size: int = 0) -> Iterator[Phase]:
-        """Time one part of the work; `size` bytes may also be set on the phase inside."""
-        phase = Phase(name, 0.0, size)
+        """Time one part of the work; `size` bytes may also be set on the phase inside.
+
+        A name that comes again goes on with its phase.
+        """
+        phase = next((known for known in self.phases if known.name == name), None)
+        if phase is None:
+            phase = Phase(name, 0.0, size)
+            self.phases.append(phase)
         start = time.perf_counter()
         try:
             yield phase
         finally:
-            phase.seconds = time.perf_counter() - start
-            self.phases.append(phase)
+            phase.seconds += time.perf_counter() - start
 
     def close(self) -> None:
         """Take the final time and peak memory."""
@@ -99,6 +107,7 @@ class Report:
             ("written", f"{format_bytes(self.bytes_out)} in {self.files:,} files"),
             ("peak memory", format_bytes(self.peak_memory)),
         ]
+        rows += [("temporary files", format_bytes(self.spill_bytes))] if self.spill_bytes else []
         rows += [(f"renamed {kind}", f"{old} → {new}") for kind, old, new in self.renamed]
         return rows + [("warning", text) for text in self.warnings]
 

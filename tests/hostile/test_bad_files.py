@@ -15,6 +15,8 @@ import scipy.sparse as sp
 import zarr
 
 from atlaswriter.errors import InputError
+from atlaswriter.sources import lazy, parts
+from atlaswriter.sources.base import Compressed, row_blocks
 from atlaswriter.sources.open import open_source
 
 # zarr 2 knows no other format.
@@ -65,6 +67,31 @@ def read_all(path):
             source.obsp_matrix(name)
     finally:
         source.close()
+
+
+def read_in_blocks(path):
+    """Every number that `read_all` leaves on disk."""
+    source = open_source(path, workers=2)
+    try:
+        matrices = [source.expression(), *(source.expression(layer=name) for name in source.layers())]
+        matrices += [*map(source.obsp_matrix, source.obsp()), *map(source.obsm_array, source.obsm())]
+        columns = [source.obs(name) for name in source.obs_columns()]
+        arrays = [column.values if hasattr(column, "values") else column.codes for column in columns]
+        for matrix in filter(lambda matrix: matrix is not None, matrices):
+            compressed = isinstance(matrix, Compressed)
+            arrays += [matrix.indptr, matrix.indices, matrix.data] if compressed else [matrix]
+        for array in arrays:
+            for _ in row_blocks(array, 33):
+                pass
+    finally:
+        source.close()
+
+
+@pytest.fixture
+def nothing_small(monkeypatch):
+    """As if every array were too large to be read at once."""
+    for module in (lazy, parts):
+        monkeypatch.setattr(module, "SMALL_BYTES", -1)
 
 
 def refused(path, *found):
@@ -256,6 +283,40 @@ def test_random_damage_is_noticed_or_harmless(h5ad, seed):
     h5ad.write_bytes(content)
     with contextlib.suppress(InputError):
         read_all(h5ad)
+
+
+@pytest.mark.usefixtures("nothing_small")
+@pytest.mark.parametrize("seed", range(60))
+def test_random_damage_of_what_is_read_in_blocks(h5ad, seed):
+    chance = random.Random(seed)
+    content = bytearray(h5ad.read_bytes())
+    for _ in range(chance.choice([1, 20, 300])):
+        content[chance.randrange(8, len(content))] = chance.randrange(256)
+    h5ad.write_bytes(content)
+    with contextlib.suppress(InputError):
+        read_in_blocks(h5ad)
+
+
+@pytest.mark.usefixtures("nothing_small")
+@pytest.mark.parametrize("name", ["X/data", "X/indices", "layers/dense", "obs/size", "obsm/X_umap"])
+def test_damaged_chunks_are_found_where_they_are_read(h5ad, name):
+    with h5py.File(h5ad) as file:
+        chunk = file[name].id.get_chunk_info(0)
+    content = bytearray(h5ad.read_bytes())
+    content[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)
+    h5ad.write_bytes(content)
+    read_all(h5ad)
+    with pytest.raises(InputError, match=f"{name}: cannot be read from .*copy or write it again"):
+        read_in_blocks(h5ad)
+
+
+@pytest.mark.usefixtures("nothing_small")
+@pytest.mark.parametrize("change", [{0: 1}, {50: 10**6}, {50: -1}, {100: 3}, {100: 10**6}])
+def test_offsets_that_lie_are_found_at_opening(h5ad, change):
+    with h5py.File(h5ad, "r+") as file:
+        for place, value in change.items():
+            file["X/indptr"][place] = value
+    refused(h5ad, "X: damaged sparse matrix: indptr", "write it again from its source")
 
 
 def test_older_layout_that_anndata_cannot_read(tmp_path):

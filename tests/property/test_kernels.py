@@ -1,13 +1,15 @@
 """Kernels on generated data, against NumPy and SciPy."""
 
+from pathlib import Path
+
 import numpy as np
 import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from atlaswriter.engine.regroup import SparseColumns
-from atlaswriter.formats.cellucid.graph import extract_edges
+from atlaswriter.engine.columns import SparseColumns
+from atlaswriter.formats.cellucid.graph import EdgeStream, least_room, whole_room
 from atlaswriter.formats.cellucid.groups import centroids, outlier_quantiles
 from atlaswriter.formats.cellucid.points import Frame
 from atlaswriter.formats.cellucid.values import ValueEncoder
@@ -34,31 +36,32 @@ def decode(codes, bounds, bits):
 @given(columns, bits)
 def test_nearest(values, bits):
     result = ValueEncoder(values.size, bits, "nearest").encode_dense(values)
+    codes = result.payload.whole()
     finite = np.isfinite(values)
     exact = values.astype(np.float64)
     assert result.n_missing == (~finite).sum()
-    assert (result.codes[~finite] == TOP[bits] + 1).all()
-    assert (result.codes[finite] <= TOP[bits]).all()
+    assert (codes[~finite] == TOP[bits] + 1).all()
+    assert (codes[finite] <= TOP[bits]).all()
     if not finite.any():
         assert result.bounds == [0.0, 1.0]
         return
     low, high = result.bounds
     assert low == exact[finite].min()
-    assert (result.codes[exact == low] == 0).all()
+    assert (codes[exact == low] == 0).all()
     if exact[finite].max() > low:
         assert high == exact[finite].max()
-        assert (result.codes[exact == high] == TOP[bits]).all()
+        assert (codes[exact == high] == TOP[bits]).all()
     step = (high - low) / TOP[bits]
     # Decoding rounds too: an ulp of the result, or a subnormal step that cannot be told apart.
     slack = 4 * np.spacing(np.maximum(np.abs(exact[finite]), max(-low, high))) + 255 * np.spacing(0.0)
-    error = np.abs(decode(result.codes[finite], result.bounds, bits) - exact[finite])
+    error = np.abs(decode(codes[finite], result.bounds, bits) - exact[finite])
     assert (error <= step / 2 + slack * (1 if step > 1e-300 else 65536)).all()
 
 
 @moderate
 @given(columns, bits)
 def test_codes_keep_the_order_of_values(values, bits):
-    codes = ValueEncoder(values.size, bits, "nearest").encode_dense(values).codes
+    codes = ValueEncoder(values.size, bits, "nearest").encode_dense(values).payload.whole()
     finite = np.isfinite(values)
     order = np.argsort(values[finite], kind="stable")
     assert (np.diff(codes[finite][order].astype(int)) >= 0).all()
@@ -80,7 +83,7 @@ def test_truncate_is_the_original_rule(values, bits):
             clipped = np.clip(scaled, 0, TOP[bits])
         # What a cast makes of NaN depends on the processor; here it is 0.
         expected[valid] = np.where(np.isnan(clipped), 0, clipped)
-    found = ValueEncoder(values.size, bits, "truncate").encode_dense(values).codes
+    found = ValueEncoder(values.size, bits, "truncate").encode_dense(values).payload.whole()
     assert found.tolist() == expected.tolist()
 
 
@@ -106,7 +109,7 @@ def test_sparse_is_dense(given, bits, quantizer, more, dtype):
         dense = np.zeros(n, dtype)
         dense[rows[column]] = values
         plain = encoder.encode_dense(dense)
-        codes = plain.codes.copy()
+        codes = plain.payload.whole().copy()
         np.testing.assert_array_equal(encoder.dense(sparse, column), codes)
         assert (sparse.entries[offsets[column] : offsets[column + 1]] >> 32).tolist() == rows[column].tolist()
         assert sparse.n_missing[column] == plain.n_missing
@@ -124,7 +127,9 @@ def test_sparse_is_dense(given, bits, quantizer, more, dtype):
 def test_centroids(coords, codes, quantile, min_points):
     frame = Frame.around(coords, "x")
     counts = np.bincount(codes, minlength=256)[:3]
-    found = centroids(coords, frame, codes, counts, ["a", "b", "c"], quantile=quantile, min_points=min_points)
+    found = centroids(
+        coords, frame, codes, counts, ["a", "b", "c"], quantile=quantile, min_points=min_points, room=1 << 20
+    )
     points = (coords - frame.center) / frame.half
     assert [entry["category"] for entry in found] == [
         name for name, n in zip("abc", counts, strict=True) if n >= min_points
@@ -156,7 +161,7 @@ def test_centroids(coords, codes, quantile, min_points):
 def test_outlier_quantiles(latent, codes, min_points):
     codes = np.array(codes, np.uint16)
     counts = np.array([8, 8, 4, 2])
-    found = outlier_quantiles(latent, codes, counts, min_points=min_points)
+    found = outlier_quantiles(latent, codes, counts, min_points=min_points, room=1 << 20, spill=Path)
     expected = np.full(24, np.nan, np.float32)
     for group, size in enumerate(counts):
         if size >= min_points:
@@ -196,8 +201,10 @@ def test_edges(graph, form):
             (np.abs(np.array(weights, float)), (np.array(rows, int), np.array(cols, int))), shape=(n, n)
         )
         matrix = total if form == "coo" else total.toarray()
-    found = extract_edges(matrix_of(matrix, "graph"))
-    assert list(zip(found.sources.tolist(), found.destinations.tolist(), strict=True)) == sorted(pairs)
+    given = matrix_of(matrix, "graph")
     degrees = np.bincount(np.array(sorted(pairs), int).ravel(), minlength=n)
-    assert found.max_neighbors == degrees.max()
-    assert found.sources.dtype == np.uint16
+    for room in (least_room(given), least_room(given) + 4, whole_room(given)):
+        stream = EdgeStream(given, room)
+        found = [pair for sources, destinations in stream for pair in zip(sources, destinations, strict=True)]
+        assert found == sorted(pairs)
+        assert (stream.n_edges, stream.max_neighbors) == (len(pairs), degrees.max())

@@ -1,6 +1,8 @@
 """Regrouping: no way to share out the work changes the result."""
 
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import scipy.sparse as sp
@@ -8,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlaswriter.engine.budget import Budget
-from atlaswriter.engine.regroup import CodedColumns, Rules, SparseColumns, batch_limits, gene_batches
+from atlaswriter.engine.columns import CodedColumns, Rules, SparseColumns
 from atlaswriter.engine.run import Team
+from atlaswriter.engine.strategy import choose, group, least_room
 from atlaswriter.kernels import quantize
 from atlaswriter.sources.base import Compressed
 
@@ -41,19 +44,22 @@ def test_columns_are_those_of_scipy(problem):
         told.extend(bounds.tolist())
         return Rules(np.zeros((len(bounds), 3)), quantize.FLOAT32, 0, None, np.zeros(len(bounds), np.uint32))
 
-    with Team(workers, Budget()) as team:
-        room = max(room, batch_limits(matrix)[0])
-        for batch in gene_batches(matrix, np.array(genes, np.int64), as_float32, team, room):
-            columns = batch.columns
+    strategy = "spill" if room % 2 else "auto"
+    room = max(room, least_room(matrix, len(genes), workers, strategy))
+    choice = choose(matrix, len(genes), workers, room, strategy)
+    with TemporaryDirectory() as folder, Team(workers, Budget()) as team:
+        grouping = group(matrix, np.array(genes, np.int64), as_float32, team, choice, lambda: Path(folder))
+        pieces = [batch.read(piece) for batch in grouping.batches(choice.batch_room) for piece in batch.pieces()]
+        for columns in pieces:
             if isinstance(columns, CodedColumns):
                 assert matrix.axis == 0
                 rows, values = columns.entries >> 32, columns.entries.astype(np.uint32).view(np.float32)
             else:
                 assert matrix.axis == 1
                 assert isinstance(columns, SparseColumns)
-                columns = columns.in_order()
-                rows, values = columns.rows.astype(np.int64), columns.values
-            for first, last in pairwise(columns.offsets):
+                rows, values = columns.in_order().rows.astype(np.int64), columns.in_order().values
+            offsets = columns.offsets if matrix.axis == 0 else columns.in_order().offsets
+            for first, last in pairwise(offsets):
                 assert (np.diff(rows[first:last]) > 0).all()
                 full = np.zeros(matrix.shape[0])
                 full[rows[first:last]] = values[first:last]

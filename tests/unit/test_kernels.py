@@ -3,10 +3,12 @@
 import re
 import zlib
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from scipy import stats
 
 from atlaswriter.engine.regroup import SparseColumns
 from atlaswriter.formats.cellucid.groups import centroids, outlier_quantiles
@@ -320,8 +322,8 @@ def test_gzip_of_sparse_columns(dtype, search):
     workspace, for_matches, files = gzip_scratch(search=search)
     for depth, thorough in ((2, False), (4, True)) if search else ((2, False),):
         gzip.columns(
-            entries, offsets, 2000, backgrounds, np.empty(0, np.uint8), 0, depth, thorough, crc.powers(), workspace,
-            for_matches, files, ends,
+            entries, offsets, 2000, backgrounds, np.empty(0, np.uint8), 0, False, depth, thorough, crc.powers(),
+            workspace, for_matches, files, ends,
         )  # fmt: skip
         for place, (column, (first, last)) in enumerate(zip(whole, pairwise([0, *ends.tolist()]), strict=True)):
             if place == 6 and not search:
@@ -340,8 +342,8 @@ def test_gzip_of_repeats(dtype, search, stride):
     workspace, for_matches, files = gzip_scratch(search=search)
     end = np.empty(1, np.int64)
     gzip.columns(
-        np.empty(0, np.int64), np.zeros(2, np.int64), 0, np.zeros(1, dtype), content, stride, 2, False, crc.powers(),
-        workspace, for_matches, files, end,
+        np.empty(0, np.int64), np.zeros(2, np.int64), 0, np.zeros(1, dtype), content, stride, False, 2, False,
+        crc.powers(), workspace, for_matches, files, end,
     )  # fmt: skip
     file, size = files[: end[0]].tobytes(), content.size
     assert file[-8:] == bytes(4) + size.to_bytes(4, "little")  # the caller knows the CRC
@@ -373,15 +375,23 @@ def test_add(types):
     coords, codes = grouped_example(types[0], types[1])
     center, scale = np.array([1.0, 0, -1]), 0.3
     sums = np.zeros((6, 3))
-    groups.add(coords, codes, center, scale, sums)
+    squares = np.zeros(6)
+    groups.add(coords, codes, center, scale, sums, squares)
     scaled = (coords.astype(np.float64) - center) * scale
     expected = [scaled[codes == group].sum(axis=0) for group in range(6)]
     np.testing.assert_allclose(sums, expected, rtol=1e-13)
+    np.testing.assert_allclose(squares, [(scaled[codes == group] ** 2).sum() for group in range(6)], rtol=1e-13)
+    again = np.zeros((6, 3))
+    groups.add(coords, codes, center, scale, again, np.empty(0))
+    assert again.tolist() == sums.tolist()
 
 
-@pytest.mark.parametrize("cells_wanted", [True, False])
+def keys_of(distances):
+    return np.asarray(distances, np.float64).view(np.int64)
+
+
 @pytest.mark.parametrize("types", dtypes(groups.distances))
-def test_distances(types, cells_wanted):
+def test_distances(types):
     coords, codes = grouped_example(types[0], types[1], dim=7)
     center, scale = np.full(7, 0.5), 3.0
     means = np.random.default_rng(6).normal(size=(6, 7))
@@ -390,14 +400,16 @@ def test_distances(types, cells_wanted):
     starts = np.cumsum([0] + [len(m) for m in members])
     cursor = np.full(6, -1)
     cursor[wanted] = starts[:-1]
-    grouped, cells = np.empty(starts[-1]), np.empty(starts[-1] if cells_wanted else 0, np.uint32)
-    groups.distances(coords, codes, center, scale, means, cursor, grouped, cells, 0)
+    keys, cells = np.empty(starts[-1], np.int64), np.empty(starts[-1], np.uint32)
+    groups.distances(coords[:100], codes[:100], center, scale, means, cursor, keys, cells, 0)
+    groups.distances(coords[100:], codes[100:], center, scale, means, cursor, keys, cells, 100)
     expected = [
         np.linalg.norm((coords[m].astype(np.float64) - center) * scale - means[g], axis=1)
         for g, m in zip(wanted, members, strict=True)
     ]
-    np.testing.assert_allclose(grouped, np.concatenate(expected), rtol=1e-13)
-    assert cells.tolist() == (np.concatenate(members).tolist() if cells_wanted else [])
+    np.testing.assert_allclose(keys.view(np.float64), np.concatenate(expected), rtol=1e-13)
+    assert cells.tolist() == np.concatenate(members).tolist()
+    assert cursor[wanted].tolist() == starts[1:].tolist()
 
 
 @pytest.mark.parametrize("types", dtypes(groups.add_near))
@@ -416,14 +428,127 @@ def test_add_near(types):
     assert 0 < counts[0] < counts[4]
 
 
-def test_ranks_give_ties_the_highest():
-    grouped = np.array([3.0, 1.0, 3.0, 0.0, 1.0, 3.0, 9.0])
-    cells = np.array([10, 3, 4, 0, 6, 8, 1], np.uint32)
-    quantiles = np.full(12, np.nan, np.float32)
-    groups.ranks(grouped, np.argsort(grouped), cells, quantiles)
-    expected = {cell: np.float32((grouped <= d).sum()) / np.float32(7) for cell, d in zip(cells, grouped, strict=True)}
-    for cell in range(12):
-        np.testing.assert_equal(quantiles[cell], expected.get(cell, np.float32(np.nan)))
+def hard_to_sort(rng):
+    """Distances in every order and spread, of every number of different ones."""
+    yield np.empty(0)
+    for size in (1, 2, 32, 33, 300, 5000):
+        yield rng.normal(size=size) ** 2
+        yield np.zeros(size)
+        yield np.full(size, np.nan)
+        yield rng.integers(0, 3, size).astype(float)
+        yield 2.0 ** rng.normal(size=size, scale=200)
+        yield np.sort(rng.random(size))[::-1]
+        yield np.where(rng.random(size) < 0.9, 1.0, rng.choice([0.0, 5e-324, np.inf, np.nan], size))
+        yield (np.int64(1) << rng.integers(0, 62, size)).view(np.float64)  # keys of one bit each
+
+
+def test_ranks_and_sort():
+    """Categories one after the other, against SciPy, equal distances (also NaN) sharing the highest rank."""
+    rng = np.random.default_rng(4)
+    parts = [keys_of(part) for part in hard_to_sort(rng)]
+    starts = np.cumsum([0] + [part.size for part in parts])
+    keys, cells = np.concatenate(parts), rng.permutation(starts[-1]).astype(np.uint32)
+    expected = np.full(starts[-1] + 5, np.nan, np.float32)
+    for part, first in zip(parts, starts, strict=False):
+        rank = stats.rankdata(part, method="max").astype(np.float32)
+        expected[cells[first : first + part.size]] = rank / np.float32(part.size)
+    ranked, quantiles = (keys.copy(), cells.copy()), np.full(starts[-1] + 5, np.nan, np.float32)
+    groups.ranks(*ranked, starts, quantiles)
+    np.testing.assert_array_equal(quantiles, expected)
+    wanted = np.arange(len(parts)) % 3 > 0
+    groups.sort(*(ordered := (keys.copy(), cells.copy())), starts, wanted)
+    for part, sort, (first, last) in zip(parts, wanted, pairwise(starts), strict=True):
+        found, whose = ordered[0][first:last], ordered[1][first:last]
+        assert found.tolist() == (np.sort(part) if sort else part).tolist()
+        assert sorted(zip(part, cells[first:last], strict=True)) == sorted(zip(found, whose, strict=True))
+
+
+@pytest.mark.parametrize("types", dtypes(groups.regroup))
+def test_regroup(types):
+    codes = np.array([2, 0, 9, 2, 0], types[2])
+    cursor, keys, cells = np.array([1, 0, 3]), np.full(5, -1), np.zeros(5, np.uint32)
+    groups.regroup(np.array([30, 10, 40]), np.array([3, 1, 4], np.uint32), codes, cursor, keys, cells)
+    assert keys.tolist() == [-1, 10, 40, 30, -1]
+    assert cells.tolist() == [0, 1, 4, 3, 0]
+    assert cursor.tolist() == [3, 0, 4]
+
+
+@pytest.mark.parametrize("n_runs", [1, 2, 3, 7, 20])
+@pytest.mark.parametrize("width", [1, 3, 50])
+def test_merge_ranks(n_runs, width):
+    """Runs of any length, also none, some entries of each in memory."""
+    rng = np.random.default_rng(n_runs)
+    for values in (3, 10**6):
+        runs = [np.sort(rng.integers(0, values, rng.integers(0, 60))) for _ in range(n_runs)]
+        sizes = np.array([run.size for run in runs])
+        size, cells = int(sizes.sum()), rng.permutation(sizes.sum() + 3).astype(np.uint32)
+        whose = np.split(cells[:size], np.cumsum(sizes)[:-1])
+        keys, held = np.zeros((n_runs, width), np.int64), np.zeros((n_runs, width), np.uint32)
+        left, more, ends = np.zeros(n_runs, np.int64), np.zeros(n_runs, bool), sizes.copy()
+        quantiles, state = np.full(size + 3, np.nan, np.float32), np.array([size, -1, 0])
+        refills, run = list(range(n_runs)), 0
+        while run >= 0:
+            for one in refills:
+                begin = max(ends[one] - width, 0)
+                left[one], more[one] = ends[one] - begin, begin > 0
+                keys[one, : left[one]], held[one, : left[one]] = (
+                    runs[one][begin : ends[one]],
+                    whose[one][begin : ends[one]],
+                )
+                ends[one] = begin
+            run = groups.merge_ranks(keys, held, left, more, state, quantiles, size)
+            refills = [run]
+        rank = stats.rankdata(np.concatenate(runs), method="max").astype(np.float32)
+        np.testing.assert_array_equal(quantiles[cells[:size]], rank / np.float32(size))
+        assert np.isnan(quantiles[cells[size:]]).all()
+
+
+@pytest.mark.parametrize("types", dtypes(groups.probe))
+def test_probe(types):
+    coords, codes = grouped_example(types[0], types[1], n_groups=4)
+    coords = np.random.default_rng(7).normal(size=coords.shape).astype(types[0])
+    center, scale, means = np.zeros(3), 1.0, np.zeros((4, 3))
+    distances = np.linalg.norm(coords.astype(np.float64), axis=1)
+    low, high = keys_of([0.6, 1.8])
+    shift, n_bins = 48, ((high - low) >> 48) + 1
+    table = np.array([[low, high, how, at, 0, groups.TOP_KEY] for how, at in ((shift, 2), (-1, 1), (-2, 0), (-3, 0))])
+    bins, kept = np.zeros(n_bins + 2, np.uint32), np.zeros(400, np.int64)
+    groups.probe(coords, codes, center, scale, means, table, bins, kept)
+    for group in range(3):
+        mine = distances[codes == group]
+        assert table[group, groups.BELOW] == (mine < 0.6).sum() > 0
+        np.testing.assert_allclose(table[group, groups.ABOVE].view(np.float64), mine[mine > 1.8].min())
+    inside = [distances[(codes == group) & (distances >= 0.6) & (distances <= 1.8)] for group in range(2)]
+    assert bins.tolist() == [0, 0, *np.bincount((keys_of(inside[0]) - low) >> shift, minlength=n_bins)]
+    np.testing.assert_allclose(kept[1 : 1 + inside[1].size].view(np.float64), inside[1])
+    assert table[1, groups.AT] == 1 + inside[1].size
+    assert table[3].tolist() == [low, high, -3, 0, 0, groups.TOP_KEY]
+
+
+def test_narrow():
+    """To a bin, to the last one that is cut short, to what is below, to what is above, and not at all."""
+    table = np.array([[100, 130, 3, 1, 10, 0]] * 4 + [[100, 130, groups.KEEP, 1, 10, 0]])
+    searches = np.array([[0, 1000, 5, 60, rank] for rank in (20, 22, 9, 27, 20)])
+    groups.narrow(table, np.array([9, 9, 3, 0, 5, 9], np.uint32), searches)
+    assert searches.tolist() == [
+        [108, 115, 19, 3, 20], [124, 130, 22, 5, 22], [0, 99, 5, 5, 9], [131, 1000, 27, 38, 27], [0, 1000, 5, 60, 20]
+    ]  # fmt: skip
+
+
+def test_select():
+    rng = np.random.default_rng(4)
+    parts = [keys_of(np.abs(part)) & groups.TOP_KEY for part in hard_to_sort(rng) if part.size]
+    for place in (0, 0.3, 0.95, 1):
+        ends = np.cumsum([part.size for part in parts])
+        table = np.array([[0, 0, groups.KEEP, end, 0, 7 * end] for end in ends] + [[0, 0, -2, 0, 0, 8]] * 2 + [[3] * 6])
+        ranks = [int((part.size - 1) * place) for part in parts]
+        searches = [[0, 0, 100, part.size, 100 + rank] for part, rank in zip(parts, ranks, strict=True)]
+        searches = np.array([*searches, [6, 6, 100, 3, 101], [6, 6, 100, 3, 102], [0] * 5])
+        found = np.full((len(searches), 2), -1)
+        groups.select(table, np.concatenate(parts), searches, found)
+        for part, rank, end, (key, following) in zip(parts, ranks, ends, found.tolist(), strict=False):
+            assert [key, following] == [*np.sort(part), 7 * end][rank : rank + 2]
+        assert found[-3:].tolist() == [[6, 6], [6, 8], [-1, -1]]
 
 
 def centroids_by_hand(points, codes, n_groups, quantile, min_points):
@@ -453,7 +578,7 @@ def test_centroids(dim, quantile, min_points):
         frame = Frame.around(coords, "x")
         counts = np.array([(codes == group).sum() for group in range(7)])
         names = [f"c{group}" for group in range(7)]
-        found = centroids(coords, frame, codes, counts, names, quantile=quantile, min_points=min_points)
+        found = centroids(coords, frame, codes, counts, names, quantile=quantile, min_points=min_points, room=1 << 20)
         points = (coords.astype(np.float64) - frame.center) / frame.half
         expected = centroids_by_hand(points, codes, 7, quantile, min_points)
         assert [(c["category"], c["n_points"]) for c in found] == [(name, used) for name, _, used in expected]
@@ -468,7 +593,7 @@ def test_outlier_quantiles(dtype):
     codes[codes == 1] = 65535
     codes[:4] = 1  # too few
     counts = np.array([(codes == group).sum() for group in range(6)])
-    found = outlier_quantiles(latent, codes, counts, min_points=5)
+    found = outlier_quantiles(latent, codes, counts, min_points=5, room=1 << 20, spill=Path)
     for group in range(6):
         members = np.flatnonzero(codes == group)
         mine = latent[members].astype(np.float64)
@@ -482,7 +607,9 @@ def test_identical_points_have_their_place_as_centroid():
     """float32 sums, as in 0.0.9, are off by 0.008 here."""
     coords = np.tile(np.array([[0.9, -0.5, 0.1]], np.float32), (1_000_000, 1))
     codes, counts = np.zeros(len(coords), np.uint8), np.array([len(coords)])
-    (found,) = centroids(coords, Frame(np.zeros(3), 1.0), codes, counts, ["x"], quantile=0.95, min_points=10)
+    (found,) = centroids(
+        coords, Frame(np.zeros(3), 1.0), codes, counts, ["x"], quantile=0.95, min_points=10, room=1 << 20
+    )
     np.testing.assert_allclose(found["position"], coords[0].astype(np.float64), atol=1e-9)
 
 
@@ -499,6 +626,12 @@ def graph_example(index, n=60, seed=7):
     return indptr, columns[order].astype(index), rows[order]
 
 
+def edge_blocks(indptr, indices, cuts=(0, 7, 8, 30, 60)):
+    """The rows in blocks, as kernels take them."""
+    for first, last in pairwise(cuts):
+        yield indptr[first : last + 1] - indptr[first], indices[indptr[first] : indptr[last]], first
+
+
 @pytest.mark.parametrize("types", dtypes(edges.rows_ascend))
 def test_rows_ascend(types):
     indptr = np.array([0, 2, 2, 4])
@@ -506,19 +639,104 @@ def test_rows_ascend(types):
         assert edges.rows_ascend(indptr, np.array(columns, types[1])) is expected
 
 
+@pytest.mark.parametrize("types", dtypes(edges.sort_rows))
+def test_sort_rows(types):
+    rng = np.random.default_rng(0)
+    sizes = [0, 1, 2, 3, 9, 10, 40, 500, 3000, 0]
+    for top in (3, 1000, 2**31):
+        rows = [rng.integers(0, top, size).astype(types[1]) for size in sizes]
+        indices = np.concatenate(rows)
+        edges.sort_rows(np.r_[0, np.cumsum(sizes)], indices)
+        np.testing.assert_array_equal(indices, np.concatenate([np.sort(row) for row in rows]))
+
+
+@pytest.mark.parametrize("types", dtypes(edges.survey))
+def test_survey(types):
+    indptr, indices, rows = graph_example(types[1])
+    sums = np.zeros(edges.SUMS, np.uint64)
+    assert all(edges.survey(*block, sums) for block in edge_blocks(indptr, indices))
+    distinct = {(row, column) for row, column in zip(rows.tolist(), indices.tolist(), strict=True) if row != column}
+    assert sums[edges.BELOW] == sum(row > column for row, column in distinct)
+    assert sums[edges.ABOVE] == sum(row < column for row, column in distinct)
+    assert sums[edges.LARGEST_ROW] == np.bincount([row for row, _ in distinct]).max()
+    assert sums[edges.HASH] != 0
+    assert sums[edges.OTHER_HASH] not in (0, sums[edges.HASH])
+    before = sums.copy()
+    assert not edges.survey(np.array([0, 1, 4]), np.array([1, 2, 0, 1], types[1]), 0, sums)
+    assert sums.tolist() == before.tolist()
+    # Its mirror takes the hashes back to 0.
+    turned = sp.csr_array((np.ones(rows.size), (indices, rows)), shape=(60, 60))
+    assert edges.survey(turned.indptr.astype(np.int64), turned.indices.astype(types[1]), 0, sums)
+    assert sums[edges.BELOW] == sums[edges.ABOVE] == len(distinct)
+    assert sums[edges.HASH] == sums[edges.OTHER_HASH] == 0
+
+
+@pytest.mark.parametrize("types", dtypes(edges.take_upper))
+def test_upper_half(types):
+    indptr, indices, rows = graph_example(types[1])
+    pairs = set(zip(rows.tolist(), indices.tolist(), strict=True))
+    expected = sorted((row, column) for row, column in pairs if row < column)
+    for size in (1, 2, 13, 1000):
+        assert written(edges.take_upper, edge_blocks(indptr, indices), size) == expected
+
+
+def written(kernel, blocks, size, *more):
+    """Every pair that a kernel writes, `size` at a time."""
+    state, found = np.zeros(edges.STATE, np.int64), []
+    sources, destinations = np.empty(size, np.uint32), np.empty(size, np.uint32)
+
+    def take():
+        count = state[edges.WRITTEN]
+        found.extend(zip(sources[:count].tolist(), destinations[:count].tolist(), strict=True))
+        state[edges.WRITTEN] = 0
+
+    for block in blocks:
+        state[edges.ROW], state[edges.ENTRY] = 0, -1
+        while not kernel(*block, *more, state, sources, destinations):
+            assert state[edges.WRITTEN] == size
+            take()
+    take()
+    return found if kernel is edges.take_upper else (found, state[edges.MOST])
+
+
 @pytest.mark.parametrize("types", dtypes(edges.place_below))
 def test_entries_below_the_diagonal(types):
     indptr, indices, rows = graph_example(types[1])
     n = indptr.size - 1
-    starts = np.zeros(n + 1, np.int64)
-    edges.count_below(indptr, indices, starts)
-    lower = indices < rows
-    assert starts[1:].tolist() == np.bincount(indices[lower], minlength=n).tolist()
-    np.cumsum(starts, out=starts)
-    below = np.empty(starts[-1], types[1])
-    edges.place_below(indptr, indices, starts[:-1].copy(), below)
-    for column in range(n):
-        assert below[starts[column] : starts[column + 1]].tolist() == rows[lower & (indices == column)].tolist()
+    lower = sorted({(column, row) for row, column in zip(rows.tolist(), indices.tolist(), strict=True) if column < row})
+    counts = np.zeros(n, np.uint32)
+    for block in edge_blocks(indptr, indices):
+        edges.count_below(*block, counts)
+    assert counts.tolist() == np.bincount([column for column, _ in lower], minlength=n).tolist()
+    base, found, ranges = 0, [], 0
+    while base < n:
+        stop, size = edges.make_starts(counts, base, 30)
+        assert size <= 30
+        below = np.empty(size, np.uint32)
+        for block in edge_blocks(indptr, indices):
+            edges.place_below(*block, base, stop, counts, below)
+        columns = np.repeat(np.arange(base, stop), np.diff(counts[base:stop].astype(int), prepend=0))
+        found += zip(columns.tolist(), below.tolist(), strict=True)
+        base, ranges = stop, ranges + 1
+    assert found == lower
+    assert ranges > 3
+
+
+def test_no_start_for_more_than_there_is_room_for():
+    counts = np.array([2, 3, 0, 9, 1], np.uint32)
+    assert edges.make_starts(counts, 0, 5) == (3, 5)
+    assert counts.tolist() == [0, 2, 5, 9, 1]
+    assert edges.make_starts(counts, 3, 8) == (3, 0)
+    assert edges.make_starts(counts, 3, 10) == (5, 10)
+    assert counts.tolist() == [0, 2, 5, 0, 9]
+
+
+@pytest.mark.parametrize("types", dtypes(edges.place_below))
+def test_places_that_are_not_there_are_not_written_to(types):
+    indptr, indices = np.array([0, 0, 1, 2]), np.array([0, 0], types[1])
+    starts, below = np.array([0, 0, 0], np.uint32), np.full(1, 9, np.uint32)
+    edges.place_below(indptr, indices, 0, 0, 3, starts, below)
+    assert (starts.tolist(), below.tolist()) == ([1, 0, 0], [1])
 
 
 @pytest.mark.parametrize("types", dtypes(edges.merge))
@@ -528,17 +746,15 @@ def test_edges(types):
     pattern = sp.coo_array((np.ones(rows.size), (rows, indices)), shape=(n, n))
     both = sp.triu(pattern + pattern.T, k=1).tocsr()
     both.sort_indices()
-    expected = np.transpose(both.nonzero())
-    starts = np.zeros(n + 1, np.int64)
-    edges.count_below(indptr, indices, starts)
-    np.cumsum(starts, out=starts)
-    below = np.empty(starts[-1], types[1])
-    edges.place_below(indptr, indices, starts[:-1].copy(), below)
-    degrees = np.zeros(n, np.int64)
-    sources, destinations = np.empty(indices.size, types[-1]), np.empty(indices.size, types[-1])
-    found = edges.merge(indptr, indices, starts, below, degrees, sources, destinations)
-    np.testing.assert_array_equal(np.stack([sources[:found], destinations[:found]], axis=1), expected)
-    assert degrees.tolist() == np.bincount(expected.ravel(), minlength=n).tolist()
+    expected = list(zip(*(end.tolist() for end in both.nonzero()), strict=True))
+    for size in (1, 2, 13, 1000):
+        ends, extra = np.zeros(n, np.uint32), np.zeros(n, np.uint32)
+        edges.count_below(indptr, indices, 0, ends)
+        below = np.empty(edges.make_starts(ends, 0, 1000)[1], np.uint32)
+        edges.place_below(indptr, indices, 0, 0, n, ends, below)
+        found, most = written(edges.merge, edge_blocks(indptr, indices), size, 0, ends, below, extra)
+        assert found == expected
+        assert most == np.bincount(np.ravel(expected), minlength=n).max()
 
 
 # ---------------------------------------------------------------- all

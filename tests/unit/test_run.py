@@ -15,7 +15,7 @@ both = pytest.mark.parametrize("workers", [1, 4])
 @pytest.fixture
 def budget():
     one = Budget()
-    one.free = 100
+    one.limit = one.held + 100
     return one
 
 

@@ -300,7 +300,7 @@ def test_short_writes_are_completed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "write", short)
     values = np.random.default_rng(0).integers(0, 255, 3500).astype("u1")
-    assert fs.write_file(tmp_path / "file", values, b"end") == 3503
+    assert fs.write_file(tmp_path / "file", (values, b"end")) == 3503
     assert (tmp_path / "file").read_bytes() == values.tobytes() + b"end"
     assert sizes == [3500, 2500, 1500, 500, 3]
 

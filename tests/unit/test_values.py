@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from atlaswriter.engine.regroup import SparseColumns
+from atlaswriter.engine.columns import SparseColumns
 from atlaswriter.formats.cellucid.values import ValueEncoder, spread
 
 TOP = {8: 254, 16: 65534}
@@ -22,7 +22,7 @@ def decode(codes, low, high, bits):
 
 def encode(values, bits, quantizer="nearest"):
     result = ValueEncoder(len(values), bits, quantizer).encode_dense(np.asarray(values))
-    return result.codes.copy(), tuple(result.bounds)
+    return result.payload.whole().copy(), tuple(result.bounds)
 
 
 def sparse(*columns, dtype=np.float32):
@@ -80,8 +80,9 @@ def test_nothing_finite(bits, quantizer):
 
 def test_float32_keeps_values_and_marks_missing():
     result = ValueEncoder(4, None, "nearest").encode_dense(np.array([1.5, np.inf, -np.inf, np.nan]))
-    np.testing.assert_array_equal(result.codes, np.array([1.5, np.nan, np.nan, np.nan], np.float32))
-    assert (result.codes.dtype, result.bounds, result.n_missing) == (np.float32, [], 3)
+    codes = result.payload.whole()
+    np.testing.assert_array_equal(codes, np.array([1.5, np.nan, np.nan, np.nan], np.float32))
+    assert (codes.dtype, result.bounds, result.n_missing) == (np.float32, [], 3)
 
 
 def example_columns(dtype, n_cells=100):
@@ -117,7 +118,7 @@ def test_sparse_columns_are_encoded_as_dense_ones(bits, quantizer, dtype):
                 full = np.zeros(100, dtype)
                 full[rows] = values
                 plain = encoder.encode_dense(full)
-                stored = plain.codes.copy()
+                stored = plain.payload.whole().copy()
                 assert stored.dtype == (np.float32 if bits is None else rules.backgrounds.dtype)
                 np.testing.assert_array_equal(encoder.dense(encoded, place), stored)
                 mine = entries[offsets[place] : offsets[place + 1]]
@@ -139,7 +140,7 @@ def test_entries_in_any_order_and_repeated(bits, quantizer):
     assert (mixed.entries >> 32).tolist() == [1, 4, 0, 2]
     for place, full in enumerate(([0, 3, 0, 0, 2], [-1, 0, 5, 0, 0], [0] * 5)):
         found = encoder.dense(mixed, place).tolist()
-        assert found == encoder.encode_dense(np.array(full, float)).codes.tolist()
+        assert found == encoder.encode_dense(np.array(full, float)).payload.whole().tolist()
 
 
 @pytest.mark.parametrize("bits", [None, 8, 16])
@@ -161,13 +162,15 @@ def test_parts_of_coded_columns(bits):
 
 @pytest.mark.parametrize("bits", [None, 8, 16])
 def test_no_columns_and_no_cells(bits):
-    encoded = ValueEncoder(7, bits, "nearest").encode(sparse(([1], [2.0]))[:0])
+    encoded = ValueEncoder(7, bits, "nearest").encode(
+        SparseColumns(np.empty(0, np.uint32), np.empty(0), np.zeros(1, np.int64))
+    )
     assert (len(encoded), encoded.entries.size, encoded.rules.backgrounds.size) == (0, 0, 0)
     encoder = ValueEncoder(0, bits, "nearest")
     encoded = encoder.encode(sparse(([], []), ([], [])))
     assert (len(encoded), encoded.entries.size, encoder.dense(encoded, 1).size) == (2, 0, 0)
     assert bits is None or encoded.rules.bounds.tolist() == [[0, 1], [0, 1]]
-    assert encoder.encode_dense(np.empty(0)).codes.size == 0
+    assert encoder.encode_dense(np.empty(0)).payload.whole().size == 0
 
 
 def test_bounds_as_stored():
@@ -194,7 +197,7 @@ def test_results_live_until_the_next_column_of_the_thread():
     def work(values):
         rows = np.flatnonzero(values)
         coded = encoder.encode(sparse((rows, values[rows])))
-        return encoder.encode_dense(values).codes, coded.entries
+        return encoder.encode_dense(values).payload.whole(), coded.entries
 
     mine, coded = work(np.array([0.0, 1, 2]))
     other = []

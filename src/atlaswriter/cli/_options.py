@@ -96,6 +96,19 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 envvar="ATLASWRITER_WORKERS",
                 help="Threads.  [default: all usable CPUs]",
             ),
+            click.option(
+                "--strategy",
+                type=click.Choice(["auto", "memory", "spill"]),
+                default="auto",
+                show_default=True,
+                help="How expression stored by cell is regrouped by gene; the result is the same.",
+            ),
+            click.option(
+                "--spill-dir",
+                type=FOLDER,
+                envvar="ATLASWRITER_SPILL_DIR",
+                help="Folder for temporary files.  [default: beside OUT]",
+            ),
             click.option("--progress/--no-progress", default=None, help="Show progress.  [default: on a terminal]"),
         )
     ):

@@ -15,6 +15,7 @@ from atlaswriter.errors import AtlasWriterError, InputError, OutputError
 
 _VERBS = {
     "cellucid": "Export an AnnData to a Cellucid folder.",
+    "plan": "Say what an export will take, before it starts.",
     "check": "Check an export against every rule the viewer relies on.",
     "info": "Show what an export holds, or what this installation can do.",
     "diff": "Compare two exports by content.",

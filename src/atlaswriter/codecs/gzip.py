@@ -1,7 +1,8 @@
-"""gzip in one call: ISA-L where it is installed, zlib elsewhere.
+"""gzip in one call or in segments: ISA-L where it is installed, zlib elsewhere.
 
 Every stream is one member without a name and with time 0, so the same content always gives the
-same bytes, and browsers, which refuse a second member, can read it.
+same bytes, and browsers, which refuse a second member, can read it. Content larger than memory is
+compressed in segments of a fixed size, each on its own, that follow each other in one stream.
 """
 
 from __future__ import annotations
@@ -16,10 +17,14 @@ _isal: ModuleType | None
 try:
     from isal import igzip_lib as _isal
     from isal import isal_zlib
+    from isal.isal_zlib import crc32
 except ImportError:  # no wheel for this machine
+    from zlib import crc32
+
     _isal = None
 
 _HEADER_BITS = 16 + zlib.MAX_WBITS
+_RAW_BITS = -zlib.MAX_WBITS
 _GZIP_RESERVED_FLAGS = 0xE0
 
 # Level of ISA-L for each level of zlib. Measured on 64 gene columns (u8), edges, points and codes of
@@ -55,6 +60,40 @@ def compress_small(content: Any, level: int) -> bytes:
     """As `compress`, by zlib: slower, and never larger than cellucid's own file."""
     encoder = zlib.compressobj(level, zlib.DEFLATED, _HEADER_BITS)
     return encoder.compress(content) + encoder.flush()
+
+
+def segment(content: Any, level: int) -> bytes:
+    """DEFLATE of a part of a stream (`Stream`), by the encoder of `compress`."""
+    if _isal is None:
+        return segment_small(content, level)
+    encoder = isal_zlib.compressobj(_ISAL_LEVEL[level], isal_zlib.DEFLATED, _RAW_BITS)
+    return bytes(encoder.compress(content) + encoder.flush(isal_zlib.Z_SYNC_FLUSH))
+
+
+def segment_small(content: Any, level: int) -> bytes:
+    """As `segment`, by zlib."""
+    encoder = zlib.compressobj(level, zlib.DEFLATED, _RAW_BITS)
+    return encoder.compress(content) + encoder.flush(zlib.Z_SYNC_FLUSH)
+
+
+class Stream:
+    """One gzip file of several segments, to be written one behind the other: header, segments, trailer.
+
+    A segment is DEFLATE blocks, none marked as the last, that end at a byte.
+    """
+
+    header = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+
+    def __init__(self) -> None:
+        self._crc = self._size = 0
+
+    def add(self, content: Any) -> None:
+        """Take the content of the next segment into the trailer."""
+        self._crc, self._size = crc32(content, self._crc), self._size + memoryview(content).nbytes
+
+    def trailer(self) -> bytes:
+        """What ends the file: an empty last block, CRC and size."""
+        return b"\x03\0" + self._crc.to_bytes(4, "little") + (self._size & 0xFFFFFFFF).to_bytes(4, "little")
 
 
 def inflate(content: bytes, size: int) -> bytes:

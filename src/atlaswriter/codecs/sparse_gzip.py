@@ -31,8 +31,10 @@ _USUAL_EFFORT = (2, False)
 _EFFORT = {7: (2, True), 8: (4, True), 9: (6, True)}
 
 
-# What one thread holds beside its files.
-SCRATCH_BYTES = 8 * (gzip.WORKSPACE + finder.SCRATCH)
+# Files that are made together are written to memory that a thread keeps, up to here.
+KEPT_BYTES = 4 << 20
+# What one thread keeps.
+SCRATCH_BYTES = 8 * (gzip.WORKSPACE + finder.SCRATCH) + KEPT_BYTES
 
 
 class _Scratch(threading.local):
@@ -50,7 +52,9 @@ class _Scratch(threading.local):
         return self.finder
 
     def room(self, size: int) -> NDArray[np.uint8]:
-        """Room for files, used again and grown as needed."""
+        """Room for files, used again unless it is large."""
+        if size > KEPT_BYTES:
+            return np.empty(size, np.uint8)
         if self.files.size < size:
             self.files = np.empty(size, np.uint8)
         return self.files
@@ -72,7 +76,7 @@ def wanted_by_repeats() -> tuple[Kernel, str]:
 
 
 def _signature(width: int, matches: bool) -> str:
-    wanted = f" u{width}[::1], u1[::1], i8, i8, b1, u4[::1], i8[::1], {'i8[::1]' if matches else 'none'}"
+    wanted = f" u{width}[::1], u1[::1], i8, b1, i8, b1, u4[::1], i8[::1], {'i8[::1]' if matches else 'none'}"
     return next(one for one in gzip.columns.signatures if wanted in one)
 
 
@@ -91,10 +95,10 @@ def longest(n_bytes: int, n_entries: int, width: int) -> int:
     No block is longer than the fixed codes make it. With these a literal and the run before it take 36
     bits, so that 5 bytes, the fewest that such a run covers, take less than 8 literals of 9 bits do;
     each further 258 bytes of a run take 13 bits. A block adds 10 bits, the file its header and
-    trailer, and the bit writer stores 8 bytes at once.
+    trailer, a segment an empty block, and the bit writer stores 8 bytes at once.
     """
     tokens = n_entries * width + 1
-    return min(tokens * 9 // 2, n_bytes * 9 // 8) + n_bytes // 258 * 13 // 8 + tokens // BLOCK * 2 + 40
+    return min(tokens * 9 // 2, n_bytes * 9 // 8) + n_bytes // 258 * 13 // 8 + tokens // BLOCK * 2 + 46
 
 
 def compress(entries: Any, offsets: Any, n_rows: int, backgrounds: Any, level: int) -> list[memoryview]:
@@ -127,8 +131,8 @@ def compress(entries: Any, offsets: Any, n_rows: int, backgrounds: Any, level: i
     search = _scratch.for_matches() if _searches(width, level) else None
     depth, thorough = _EFFORT.get(level, _USUAL_EFFORT)
     gzip.columns(
-        entries, offsets, n_rows, backgrounds, _NOTHING, 0, depth, thorough, crc.powers(), _scratch.workspace, search,
-        files, ends,
+        entries, offsets, n_rows, backgrounds, _NOTHING, 0, False, depth, thorough, crc.powers(), _scratch.workspace,
+        search, files, ends,
     )  # fmt: skip
     if width == 2:
         _write_crcs(entries, offsets, n_rows, backgrounds, files, ends)
@@ -139,7 +143,7 @@ def compress(entries: Any, offsets: Any, n_rows: int, backgrounds: Any, level: i
         at = bounds[-1]
         gzip.columns(
             entries[only], np.array([0, only.stop - only.start]), n_rows, backgrounds[column : column + 1], _NOTHING, 0,
-            depth, thorough, crc.powers(), _scratch.workspace, _scratch.for_matches(), files[at:], ends[:1],
+            False, depth, thorough, crc.powers(), _scratch.workspace, _scratch.for_matches(), files[at:], ends[:1],
         )  # fmt: skip
         bounds.append(at + int(ends[0]))
         found[column] = files.data[at : bounds[-1]]
@@ -162,12 +166,22 @@ def compress_repeats(content: Any) -> memoryview:
     memoryview
         The file: one member, no name, time 0; valid until the same thread compresses again.
     """
+    file, raw = _repeats(content, more=False)
+    file[-8:-4] = np.array([crc32(raw)], "<u4").view(np.uint8)
+    return file.data
+
+
+def segment_repeats(content: Any) -> memoryview:
+    """As `compress_repeats`, as a segment of a `codecs.gzip.Stream`."""
+    file, _ = _repeats(content, more=True)
+    return file[gzip.HEADER_BYTES : -gzip.TRAILER_BYTES].data
+
+
+def _repeats(content: Any, *, more: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     raw = readable(content.reshape(-1).view(np.uint8))
     file, end = _scratch.room(longest(raw.size, raw.size, 1)), np.empty(1, np.int64)
     gzip.columns(
-        _NO_ENTRIES, np.zeros(2, np.int64), 0, np.zeros(1, np.uint8), raw, content.itemsize, 0, False, _NO_POWERS,
+        _NO_ENTRIES, np.zeros(2, np.int64), 0, np.zeros(1, np.uint8), raw, content.itemsize, more, 0, False, _NO_POWERS,
         _scratch.workspace, None, file, end,
     )  # fmt: skip
-    size = int(end[0])
-    file[size - 8 : size - 4] = np.array([crc32(raw)], "<u4").view(np.uint8)
-    return file.data[:size]
+    return file[: int(end[0])], raw

@@ -1,325 +1,238 @@
-"""From a matrix of cells × genes to gene columns, a batch of genes at a time.
+"""From a matrix of cells × genes to genes, inside a budget.
 
-Three kinds of matrix come in. CSC is grouped already; CSR is brought there by two passes, for as
-many genes at once as the budget holds: one counts and bounds the entries of each gene, the other
-puts them, coded, where their gene is. Dense is transposed block by block.
+Four kinds of matrix come in, and three strategies lead out. CSC and column-major matrices are
+*grouped* already: whoever writes some genes reads them. Everything else is brought there *in memory*,
+for as many genes at once as there is room (CSR: one pass counts and bounds the entries of each gene,
+the other puts them, coded, where their gene is; dense: transposed), or by way of a *spill* to disk,
+for which the matrix is read once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from atlaswriter.engine.columns import Batch, CodedColumns, MakeRules, SparseColumns, split
+from atlaswriter.engine.rows import Rows, inside, work_dtype
 from atlaswriter.engine.run import Team
 from atlaswriter.kernels import csr
 from atlaswriter.kernels._jit import readable
-from atlaswriter.sources.base import Array, Compressed, Matrix
+from atlaswriter.sources.base import AnyArray, Array, Compressed, in_memory, overhead
 
-# Rows handed to one call of a kernel at a time: their entries are converted in buffers of this size.
-_BLOCK_ENTRIES = 1 << 20
-# Rows of a dense matrix transposed at a time: a few hundred genes of them stay in the cache.
+# Rows of a dense matrix in memory transposed at a time: a few hundred genes of them stay in the cache.
 _BLOCK_ROWS = 512
-# Every batch of a dense matrix reads what it needs and no more. 400,000 × 400 float32 took 2.7 s in one
+# Bytes of a stored dense matrix read at a time by one thread.
+_BLOCK_BYTES = 4 << 20
+# Every batch of a dense matrix in memory reads what it needs and no more. 400,000 × 400 float32 took 2.7 s in one
 # batch of 600 MiB, 1.3 s in batches of 200 MiB and 0.8 s in batches of 30 MiB.
 _DENSE_ROOM = 32 << 20
+# Values of a piece of work, and genes at most. What is done once for a piece costs about 50 µs,
+# encoding 128 Ki sparse values 1 ms; larger pieces leave the last thread alone for longer.
+PIECE_VALUES, PIECE_GENES = 1 << 17, 64
+ENTRY_BYTES = 8
+
+
+class Grouping(Protocol):
+    """A matrix about to be given out gene by gene."""
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Stored values of each gene, int64 (n_genes,)."""
+
+    @property
+    def spill_bytes(self) -> int:
+        """Bytes written to temporary files."""
+
+    def batches(self, room: int) -> Iterator[Batch]:
+        """All genes in order; each batch holds `room` bytes at most (or one gene) until the next is asked for."""
 
 
 @dataclass(frozen=True)
-class SparseColumns:
-    """Stored values of consecutive genes of the export, one gene behind the other.
-
-    Attributes
-    ----------
-    rows
-        uint32 (nnz,).
-    values
-        (nnz,).
-    offsets
-        int64 (n_genes + 1,): where each gene begins in both.
-    """
-
-    rows: Array
-    values: Array
-    offsets: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return self.offsets.size - 1
-
-    def __getitem__(self, genes: slice) -> SparseColumns:
-        first, last, _ = genes.indices(len(self))
-        offsets = self.offsets[first : last + 1]
-        entries = slice(offsets[0], offsets[-1])
-        return SparseColumns(self.rows[entries], self.values[entries], offsets - offsets[0])
-
-    def in_order(self) -> SparseColumns:
-        """The same with the rows of every gene strictly ascending, repeated entries added up (in float64)."""
-        if csr.in_order(self.rows, self.offsets):
-            return self
-        columns = [_in_order(self.rows[first:last], self.values[first:last]) for first, last in pairwise(self.offsets)]
-        rows, values = (np.concatenate(parts) for parts in zip(*columns, strict=True))
-        return SparseColumns(rows, values, np.r_[0, np.cumsum([len(rows) for rows, _ in columns])])
-
-
-def _in_order(rows: Array, values: Array) -> tuple[Array, Array]:
-    order = np.argsort(rows, kind="stable")
-    ordered = rows[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if rows.size else order
-    sums = np.add.reduceat(values[order].astype(np.float64), starts) if rows.size else values
-    return ordered[starts], sums.astype(values.dtype)
-
-
-@dataclass(frozen=True)
-class Rules:
-    """How the values of columns become codes; see `kernels.quantize`.
-
-    Attributes
-    ----------
-    table
-        float64 (n_columns, 3).
-    mode, top
-        Those of all columns.
-    bounds
-        float64 (n_columns, 2): values of code 0 and of the top code; None for float32.
-    backgrounds
-        (n_columns,): code of 0, in the dtype codes are stored in (float32: its bits).
-    """
-
-    table: NDArray[np.float64]
-    mode: int
-    top: int
-    bounds: NDArray[np.float64] | None
-    backgrounds: Array
-
-    def __getitem__(self, columns: slice) -> Rules:
-        bounds = None if self.bounds is None else self.bounds[columns]
-        return Rules(self.table[columns], self.mode, self.top, bounds, self.backgrounds[columns])
-
-
-# Rules for columns whose bounds, float64 (n_columns, 2), with the zeros that are not stored, are given.
-MakeRules = Callable[[NDArray[np.float64]], Rules]
-
-
-@dataclass(frozen=True)
-class CodedColumns:
-    """Coded entries of consecutive genes of the export, one gene behind the other.
-
-    Attributes
-    ----------
-    entries
-        int64 (nnz,), ``row << 32 | code``, rows strictly ascending within a gene.
-    offsets
-        int64 (n_genes + 1,): where each gene begins.
-    rules
-        How they were coded.
-    n_missing
-        int64 (n_genes,): entries that are NaN or infinite.
-    """
-
-    entries: NDArray[np.int64]
-    offsets: NDArray[np.int64]
-    rules: Rules
-    n_missing: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return self.offsets.size - 1
-
-    def __getitem__(self, genes: slice) -> CodedColumns:
-        first, last, _ = genes.indices(len(self))
-        offsets = self.offsets[first : last + 1]
-        entries = self.entries[offsets[0] : offsets[-1]]
-        return CodedColumns(entries, offsets - offsets[0], self.rules[first:last], self.n_missing[first:last])
-
-
-Columns = CodedColumns | SparseColumns | Sequence[Array]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Consecutive genes of the export: coded, sparse, or each dense; `first` is the position of the first one."""
+class _Loaded:
+    """A batch in memory."""
 
     first: int
-    columns: Columns
+    columns: CodedColumns | Sequence[Array]
+    sizes: NDArray[np.int64]
+
+    def pieces(self) -> list[slice]:
+        return split(self.sizes, PIECE_VALUES, PIECE_GENES)
+
+    def room(self, piece: slice) -> int:
+        del piece
+        return 0
+
+    def read(self, piece: slice) -> CodedColumns | Sequence[Array]:
+        return self.columns[piece]
 
 
-def work_dtype(dtype: np.dtype) -> np.dtype:
-    """Dtype that kernels use for a stored one: float32 where it holds every value, else float64."""
-    return np.dtype(np.float32 if np.can_cast(dtype, np.float32, casting="safe") else np.float64)
+class ByColumn:
+    """A CSC matrix, which is grouped already; in memory, genes are views of it wherever possible."""
+
+    spill_bytes = 0
+
+    def __init__(self, matrix: Compressed, genes: NDArray[np.int64]) -> None:
+        self.first = 0
+        self._matrix = matrix
+        indptr = np.asarray(matrix.indptr[:])
+        self._starts = indptr[:-1][genes].astype(np.int64)
+        self.sizes = indptr[1:][genes].astype(np.int64) - self._starts
+
+    def batches(self, room: int) -> Iterator[Batch]:
+        """All genes at once: nothing is held."""
+        del room
+        yield self
+
+    def pieces(self) -> list[slice]:
+        """Pieces of about the same cost."""
+        return split(self.sizes, PIECE_VALUES, PIECE_GENES)
+
+    def room(self, piece: slice) -> int:
+        """Bytes that `read` takes."""
+        matrix = self._matrix
+        fixed = overhead(matrix.indices) + overhead(matrix.data)
+        return int(self.sizes[piece].sum()) * column_value_bytes(matrix) + fixed
+
+    def read(self, piece: slice) -> SparseColumns:
+        """Some genes: part of the matrix itself where they follow each other in it, else a copy."""
+        matrix, starts = self._matrix, self._starts[piece]
+        offsets = np.r_[0, np.cumsum(self.sizes[piece])]
+        ends = starts + np.diff(offsets)
+        # Where one run of neighbours ends and the next begins.
+        cuts = np.flatnonzero(np.r_[True, starts[1:] != ends[:-1]])
+        last = np.r_[cuts[1:], starts.size] - 1
+        runs = [slice(int(starts[a]), int(ends[b])) for a, b in zip(cuts, last, strict=True)]
+        rows, values = (_joined(array, runs) for array in (matrix.indices, matrix.data))
+        if not in_memory(matrix.indices):
+            inside(rows, matrix.shape[0], matrix.where)
+        if rows.dtype == np.int32 and rows.flags.c_contiguous and rows.dtype.isnative:
+            rows = rows.view(np.uint32)  # none is negative
+        rows = readable(np.ascontiguousarray(rows, dtype=np.uint32))
+        return SparseColumns(rows, readable(np.ascontiguousarray(values, dtype=work_dtype(values.dtype))), offsets)
 
 
-def entry_bytes(matrix: Matrix) -> int:
-    """Bytes that one value takes in a batch, its row included; CSC columns take less where they are views."""
-    if not isinstance(matrix, Compressed):
-        return work_dtype(matrix.dtype).itemsize
-    return 8 if matrix.axis == 0 else work_dtype(matrix.data.dtype).itemsize + 4
+def column_value_bytes(matrix: Compressed) -> int:
+    """Bytes that a value of a CSC matrix takes: as stored, as kernels take it, coded, and while it is put in order."""
+    value = work_dtype(matrix.data.dtype).itemsize
+    stored = 0 if in_memory(matrix.indices) else matrix.indices.dtype.itemsize + matrix.data.dtype.itemsize
+    return stored + 4 + value + ENTRY_BYTES + 24
 
 
-def batch_limits(matrix: Matrix) -> tuple[int, int]:
-    """Bytes of the largest batch that may be unavoidable (one gene), and of the largest that is of use."""
-    if isinstance(matrix, Compressed):
-        whole = matrix.nnz * entry_bytes(matrix)
-        return min(matrix.shape[0] * entry_bytes(matrix), whole), whole
-    column = matrix.shape[0] * entry_bytes(matrix)
-    return column, max(column, min(column * matrix.shape[1], _DENSE_ROOM))
+def _joined(array: AnyArray, runs: list[slice]) -> Array:
+    parts = [array[run] for run in runs]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else array[0:0]
 
 
-def gene_batches(
-    matrix: Matrix, genes: NDArray[np.int64], make_rules: MakeRules, team: Team, room: int
-) -> Iterator[Batch]:
-    """Columns of the chosen genes, in the order given.
+class Dense:
+    """A dense matrix; column-major ones in memory are grouped already, others are transposed batch by batch."""
 
-    Parameters
-    ----------
-    matrix
-        Cells × genes.
-    genes
-        Column numbers to export; none twice.
-    make_rules
-        How a CSR matrix is coded, once the bounds of its columns are known.
-    team
-        Threads for the CSR passes.
-    room
-        Bytes a batch may take; at least the first of `batch_limits`.
-    """
-    if not isinstance(matrix, Compressed):
-        yield from _dense_batches(matrix, genes, room)
-    elif matrix.axis == 1:
-        yield from _csc_batches(matrix, genes, room)
-    else:
-        yield from _csr_batches(matrix, genes, make_rules, team, room)
+    spill_bytes = 0
 
+    def __init__(self, matrix: AnyArray, genes: NDArray[np.int64], team: Team) -> None:
+        self._matrix, self._genes, self._team = matrix, genes, team
+        self.sizes = np.full(genes.size, matrix.shape[0], np.int64)
 
-def _split(sizes: NDArray[np.int64], room: int) -> Iterator[tuple[int, int]]:
-    """Consecutive ranges whose sizes add up to `room` at most (or are a single item)."""
-    ends = np.cumsum(sizes)
-    first = 0
-    while first < sizes.size:
-        before = ends[first - 1] if first else 0
-        last = max(int(np.searchsorted(ends, before + room, side="right")), first + 1)
-        yield first, last
-        first = last
+    def batches(self, room: int) -> Iterator[Batch]:
+        """Batches of genes."""
+        matrix = self._matrix
+        if isinstance(matrix, np.ndarray) and matrix.flags.f_contiguous:
+            yield _Loaded(0, [matrix[:, gene] for gene in self._genes], self.sizes)
+            return
+        room = min(room, _DENSE_ROOM) if in_memory(matrix) else room
+        for batch in split(self.sizes * work_dtype(matrix.dtype).itemsize, room):
+            yield _Loaded(batch.start, list(self._transposed(self._genes[batch])), self.sizes[batch])
 
+    def _transposed(self, genes: NDArray[np.int64]) -> Array:
+        matrix = self._matrix
+        columns = np.empty((genes.size, matrix.shape[0]), work_dtype(matrix.dtype))
+        step = dense_rows(matrix, int(np.ptp(genes)) + 1)
+        parts = [slice(start, start + step) for start in range(0, matrix.shape[0], step)]
+        if isinstance(matrix, np.ndarray):
+            for rows in parts:
+                columns[:, rows] = matrix[rows, genes].T
+            return columns
+        low, high = int(genes.min()), int(genes.max()) + 1
 
-def _dense_batches(matrix: Array, genes: NDArray[np.int64], room: int) -> Iterator[Batch]:
-    sizes = np.full(genes.size, matrix.shape[0] * work_dtype(matrix.dtype).itemsize)
-    for first, last in _split(sizes, room):
-        yield _dense_batch(matrix, genes[first:last], first)
+        def fill(rows: slice) -> None:
+            columns[:, rows] = matrix[rows, low:high][:, genes - low].T
+
+        for future in [self._team.submit(fill, rows) for rows in parts]:
+            future.result()
+        return columns
 
 
-def _dense_batch(matrix: Array, genes: NDArray[np.int64], first: int) -> Batch:
-    if matrix.flags.f_contiguous:
-        return Batch(first, [matrix[:, gene] for gene in genes])
-    block = np.empty((genes.size, matrix.shape[0]), work_dtype(matrix.dtype))
-    for start in range(0, matrix.shape[0], _BLOCK_ROWS):
-        rows = slice(start, start + _BLOCK_ROWS)
-        block[:, rows] = matrix[rows, genes].T
-    return Batch(first, list(block))
+def dense_rows(matrix: AnyArray, width: int) -> int:
+    """Rows of a dense matrix to read at a time, of so many columns."""
+    if in_memory(matrix):
+        return _BLOCK_ROWS
+    rows, grain = max(1, _BLOCK_BYTES // max(1, width * matrix.dtype.itemsize)), matrix.grain  # type: ignore[union-attr]
+    return int(max(rows // grain, 1) * grain)
 
 
-def _csc_batches(matrix: Compressed, genes: NDArray[np.int64], room: int) -> Iterator[Batch]:
-    starts = np.asarray(matrix.indptr)[:-1][genes].astype(np.int64)
-    sizes = np.asarray(matrix.indptr)[1:][genes].astype(np.int64) - starts
-    for first, last in _split(sizes * entry_bytes(matrix), room):
-        yield Batch(first, _csc_columns(matrix, starts[first:last], sizes[first:last]))
+class InMemory:
+    """A CSR matrix that is read once to measure it, and once for each batch."""
+
+    spill_bytes = 0
+
+    def __init__(self, rows: Rows, genes: NDArray[np.int64], make_rules: MakeRules, team: Team) -> None:
+        self._rows, self._genes, self._team = rows, genes, team
+        self._parts = rows.parts(team.workers)
+        measured = self._measure()
+        if any(part.repeats for part in measured):
+            self._rows = rows.adding_up()
+            measured = self._measure()
+        self._counts = np.array([part.counts for part in measured])[:, genes]
+        self.sizes = self._counts.sum(axis=0)
+        self._n_missing = sum_of(part.n_missing for part in measured)[genes]
+        self._rules = make_rules(bounds_of(measured, self.sizes, genes, rows.n_rows))
+
+    def _measure(self) -> list[Measured]:
+        rows = self._rows
+        measured = [Measured(rows.n_columns, rows.dtype) for _ in self._parts]
+
+        def go(one: Measured, part: tuple[int, int]) -> None:
+            for block in rows.blocks(*part):
+                one.add(block.indptr, block.indices, block.values, block.first, block.offset)
+
+        for future in [self._team.submit(go, one, part) for one, part in zip(measured, self._parts, strict=True)]:
+            future.result()
+        return measured or [Measured(rows.n_columns, rows.dtype)]
+
+    def batches(self, room: int) -> Iterator[Batch]:
+        """Batches of genes."""
+        for batch in split(self.sizes * ENTRY_BYTES, room):
+            yield _Loaded(batch.start, self._placed(batch), self.sizes[batch])
+
+    def _placed(self, batch: slice) -> CodedColumns:
+        rows, rules, counts = self._rows, self._rules[batch], self._counts[:, batch]
+        offsets = np.r_[0, np.cumsum(self.sizes[batch])]
+        slot = slots(rows.n_columns, self._genes[batch])
+        entries = np.empty(offsets[-1], np.int64)
+
+        def place(part: tuple[int, int], cursor: NDArray[np.int64]) -> None:
+            for block in rows.blocks(*part):
+                csr.place(*block, slot, cursor, rules.table, rules.mode, rules.top, entries)
+
+        # Each part writes behind the parts before it, so rows ascend within a gene.
+        cursors = offsets[:-1] + np.cumsum(counts, axis=0) - counts
+        parts = zip(self._parts, cursors, strict=False)
+        for future in [self._team.submit(place, part, cursor.copy()) for part, cursor in parts]:
+            future.result()
+        return CodedColumns(entries, offsets, rules, self._n_missing[batch])
 
 
-def _csc_columns(matrix: Compressed, starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> SparseColumns:
-    """Some columns: part of the matrix itself where they follow each other in it, else a copy."""
-    offsets = np.r_[0, np.cumsum(sizes)]
-    if starts.size and (starts == starts[0] + offsets[:-1]).all():
-        entries = slice(starts[0], starts[0] + offsets[-1])
-        rows, values = matrix.indices[entries], matrix.data[entries]
-    else:
-        parts = [slice(start, start + size) for start, size in zip(starts, sizes, strict=True)]
-        rows, values = (np.concatenate([array[part] for part in parts]) for array in (matrix.indices, matrix.data))
-    if rows.dtype == np.int32 and rows.flags.c_contiguous and rows.dtype.isnative:
-        rows = rows.view(np.uint32)  # none is negative
-    rows = readable(np.ascontiguousarray(rows, dtype=np.uint32))
-    return SparseColumns(rows, readable(np.ascontiguousarray(values, dtype=work_dtype(values.dtype))), offsets)
+def slots(n_columns: int, genes: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Position among `genes` of every column, -1 for the others."""
+    slot = np.full(n_columns, -1, np.int32)
+    slot[genes] = np.arange(genes.size, dtype=np.int32)
+    return slot
 
 
-def kernel_indices(indices: Array) -> Array:
-    """Indices in a dtype that kernels take (scipy and HDF5 files know others too)."""
-    known = indices.dtype in (np.int32, np.int64) and indices.dtype.isnative
-    return readable(np.ascontiguousarray(indices, dtype=None if known else np.int64))
-
-
-def _csr_batches(
-    matrix: Compressed, genes: NDArray[np.int64], make_rules: MakeRules, team: Team, room: int
-) -> Iterator[Batch]:
-    rows = _Rows.of(matrix)
-    parts = _row_parts(rows.indptr, team.workers)
-    measured = _measure(rows, parts, team)
-    if any(part.repeats for part in measured):
-        rows = rows.adding_up()
-        measured = _measure(rows, parts, team)
-    counts = np.array([part.counts for part in measured])[:, genes]
-    per_gene = counts.sum(axis=0)
-    n_missing = np.sum([part.n_missing for part in measured], axis=0)[genes]
-    rules = make_rules(_bounds_of(measured, per_gene, genes, matrix.shape[0]))
-    for first, last in _split(per_gene * entry_bytes(matrix), room):
-        chosen = slice(first, last)
-        slot = np.full(matrix.shape[1], -1, np.int32)
-        slot[genes[chosen]] = np.arange(last - first, dtype=np.int32)
-        offsets = np.r_[0, np.cumsum(per_gene[chosen])]
-        entries = _placed(rows, parts, counts[:, chosen], slot, offsets, rules[chosen], team)
-        yield Batch(first, CodedColumns(entries, offsets, rules[chosen], n_missing[chosen]))
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """A CSR matrix in the dtypes of kernels, block of rows by block of rows."""
-
-    indptr: NDArray[np.int64]
-    indices: Array
-    data: Array
-    n_columns: int
-    add_up: bool = False
-
-    @classmethod
-    def of(cls, matrix: Compressed) -> _Rows:
-        indptr = readable(np.ascontiguousarray(matrix.indptr, dtype=np.int64))
-        return cls(indptr, kernel_indices(matrix.indices), matrix.data, matrix.shape[1])
-
-    def adding_up(self) -> _Rows:
-        """The same with repeated entries of a row added up (in float64)."""
-        return _Rows(self.indptr, self.indices, self.data, self.n_columns, add_up=True)
-
-    def blocks(self, first: int, last: int) -> Iterator[tuple[Array, Array, Array, int, int]]:
-        """Some rows as kernels take them: indptr, indices, values, first row and position of the first entry."""
-        dtype = work_dtype(self.data.dtype)
-        while first < last:
-            stop = int(np.searchsorted(self.indptr, self.indptr[first] + _BLOCK_ENTRIES, side="right")) - 1
-            stop = min(max(stop, first + 1), last)
-            entries = slice(int(self.indptr[first]), int(self.indptr[stop]))
-            indptr, indices, values = self.indptr[first : stop + 1], self.indices[entries], self.data[entries]
-            if self.add_up:
-                indptr, indices, values = _added_up(indptr - indptr[0], indices, values, self.n_columns)
-                yield indptr, indices, values.astype(dtype), first, 0
-            else:
-                yield indptr, indices, readable(np.ascontiguousarray(values, dtype=dtype)), first, entries.start
-            first = stop
-
-
-def _added_up(indptr: Array, indices: Array, values: Array, n_columns: int) -> tuple[Array, Array, Array]:
-    rows = np.repeat(np.arange(indptr.size - 1), np.diff(indptr))
-    keys, inverse = np.unique(rows * n_columns + indices, return_inverse=True)
-    sums = np.bincount(inverse, weights=values.astype(np.float64), minlength=keys.size)
-    starts = np.searchsorted(keys, np.arange(indptr.size) * n_columns)
-    return starts.astype(np.int64), (keys % n_columns).astype(indices.dtype), sums
-
-
-def _row_parts(indptr: NDArray[np.int64], parts: int) -> list[tuple[int, int]]:
-    """Row ranges with about the same number of entries."""
-    goals = np.linspace(0, indptr[-1], parts + 1)[1:-1]
-    cuts = [0, *np.searchsorted(indptr, goals).tolist(), indptr.size - 1]
-    return [(first, last) for first, last in pairwise(cuts) if last > first]
-
-
-class _Measured:
+class Measured:
     """What one pass over some rows finds of each column."""
 
     def __init__(self, n_columns: int, dtype: np.dtype) -> None:
@@ -327,51 +240,27 @@ class _Measured:
         self.low, self.high = np.full(n_columns, np.inf, dtype), np.full(n_columns, -np.inf, dtype)
         self.n_missing = np.zeros(n_columns, np.int64)
         self.repeats = False
+        self._last_row = np.full(n_columns, -1)
 
-    def add(self, rows: _Rows, part: tuple[int, int]) -> None:
-        last_row = np.full(self.counts.size, -1)
-        for indptr, indices, values, first, offset in rows.blocks(*part):
-            self.repeats |= csr.measure(
-                indptr, indices, values, first, offset, last_row, self.counts, self.low, self.high, self.n_missing
-            )
-
-
-def _measure(rows: _Rows, parts: list[tuple[int, int]], team: Team) -> list[_Measured]:
-    measured = [_Measured(rows.n_columns, work_dtype(rows.data.dtype)) for _ in parts]
-    running = [team.submit(one.add, rows, part) for one, part in zip(measured, parts, strict=True)]
-    for future in running:
-        future.result()
-    return measured or [_Measured(rows.n_columns, work_dtype(rows.data.dtype))]
+    def add(self, indptr: Array, indices: Array, values: Array, first: int, offset: int) -> None:
+        """Take in a block."""
+        self.repeats |= csr.measure(
+            indptr, indices, values, first, offset, self._last_row, self.counts, self.low, self.high, self.n_missing
+        )
 
 
-def _bounds_of(
-    measured: list[_Measured], per_gene: NDArray[np.int64], genes: NDArray[np.int64], n_rows: int
+def sum_of(arrays: Iterator[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Element by element."""
+    total: NDArray[np.int64] = np.sum(list(arrays), axis=0)
+    return total
+
+
+def bounds_of(
+    measured: list[Measured], sizes: NDArray[np.int64], genes: NDArray[np.int64], n_rows: int
 ) -> NDArray[np.float64]:
+    """Bounds of the genes, with the zeros that are not stored, float64 (n_genes, 2)."""
     low = np.min([part.low for part in measured], axis=0)[genes].astype(np.float64)
     high = np.max([part.high for part in measured], axis=0)[genes].astype(np.float64)
-    some_zero = per_gene < n_rows
+    some_zero = sizes < n_rows
     low[some_zero], high[some_zero] = np.minimum(low[some_zero], 0), np.maximum(high[some_zero], 0)
     return np.column_stack([low, high])
-
-
-def _placed(
-    rows: _Rows,
-    parts: list[tuple[int, int]],
-    counts: NDArray[np.int64],
-    slot: NDArray[np.int32],
-    offsets: NDArray[np.int64],
-    rules: Rules,
-    team: Team,
-) -> NDArray[np.int64]:
-    entries = np.empty(offsets[-1], np.int64)
-
-    def place(part: tuple[int, int], cursor: NDArray[np.int64]) -> None:
-        for indptr, indices, values, first, offset in rows.blocks(*part):
-            csr.place(indptr, indices, values, first, offset, slot, cursor, rules.table, rules.mode, rules.top, entries)
-
-    # Each part writes behind the parts before it, so rows ascend within a gene.
-    cursors = offsets[:-1] + np.cumsum(counts, axis=0) - counts
-    running = [team.submit(place, part, cursor.copy()) for part, cursor in zip(parts, cursors, strict=True)]
-    for future in running:
-        future.result()
-    return entries

@@ -105,6 +105,74 @@ def place(
                 entries[np.uintp(position)] = (first_row + row) << 32 | code
 
 
+@kernel(
+    *(
+        f"(i8[::1], {index}[::1], {value}[::1], i8, i4[::1], i8[::1], i8[::1], u4[::1], {value}[::1])"
+        for index in _INDICES
+        for value in _VALUES
+    )
+)
+def group(
+    indptr: Any, indices: Any, data: Any, offset: int, slot: Any, cursor: Any, last: Any, gaps: Any, values: Any
+) -> None:
+    """Put the entries of some rows where their columns are, as gaps and values.
+
+    Parameters
+    ----------
+    indptr, indices, data, offset, slot
+        As in `measure` and `place`.
+    cursor : int64, (n_slots,)
+        Next free place of each column; moved forward in place.
+    last : int64, (n_slots,)
+        Zeros; row of the latest entry of each column, counted from the first row given.
+    gaps : uint32, (n_places,)
+        Filled with the rows between an entry and the one before it in its column.
+    values : like ``data``, (n_places,)
+        Filled with their values.
+    """
+    for row in range(indptr.size - 1):
+        for entry in range(indptr[row] - offset, indptr[row + 1] - offset):
+            target = slot[np.uintp(indices[entry])]
+            if target >= 0:
+                to = np.uintp(target)
+                position = np.uintp(cursor[to])
+                cursor[to] += 1
+                gaps[position] = row - last[to]
+                last[to] = row
+                values[position] = data[entry]
+
+
+@kernel(*(f"(i8[::1], u4[::1], {value}[::1], i8, f8[:, ::1], i8, i8, i8[::1], i8[::1])" for value in _VALUES))
+def append(
+    counts: Any, gaps: Any, values: Any, first_row: int, rules: Any, mode: int, top: int, cursor: Any, entries: Any
+) -> None:
+    """Code the entries that `group` has put in order, behind those of the rows before.
+
+    Parameters
+    ----------
+    counts : int64, (n_columns,)
+        Entries of each column.
+    gaps, values
+        Of `group`, for these columns.
+    first_row : int
+        The row that gaps begin at.
+    rules, mode, top, entries
+        As in `place`.
+    cursor : int64, (n_columns,)
+        Next free place of each column; moved forward in place.
+    """
+    place = 0
+    for column in range(counts.size):
+        low, lift, scale = rules[column, 0], rules[column, 1], rules[column, 2]
+        row, position = np.int64(first_row), cursor[column]
+        for _ in range(counts[column]):
+            row += np.int64(gaps[place])
+            entries[np.uintp(position)] = row << 32 | code_of(values[place], low, lift, scale, mode, top)
+            place += 1
+            position += 1
+        cursor[column] = position
+
+
 @kernel("(u4[::1], i8[::1])")
 def in_order(rows: Any, offsets: Any) -> bool:
     """Whether the rows of every column strictly ascend: sorted, none twice.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from atlaswriter.kernels._jit import part
-from atlaswriter.kernels.bits import put
+from atlaswriter.kernels.bits import put, store
 from atlaswriter.kernels.huffman import (
     N_TOKENS,
     canonical_codes,
@@ -278,3 +278,12 @@ def put_block(
     end = codes[END_OF_BLOCK]
     at, held, n_held = put(out, at, held, n_held, end & CODE, end >> 48)
     return at, n_held << 8 | held
+
+
+@part
+def put_empty(out: Any, at: int, pending: int) -> Any:
+    """A stored block of nothing, which fills the last byte; arguments as of `put_block`."""
+    at, held, n_held = put(out, at, pending & 255, pending >> 8, 0, 3)
+    at, _, _ = put(out, at, held, n_held, 0, -n_held & 7)
+    store(out, at, np.int64(0xFFFF0000))
+    return at + 4, np.int64(0)

@@ -8,7 +8,7 @@ import numpy as np
 
 from atlaswriter.kernels._jit import kernel, part
 from atlaswriter.kernels.bits import width_of
-from atlaswriter.kernels.deflate import RUNS, SCRATCH, plan, put_block
+from atlaswriter.kernels.deflate import RUNS, SCRATCH, plan, put_block, put_empty
 from atlaswriter.kernels.finder import begin_finder
 from atlaswriter.kernels.huffman import clear
 from atlaswriter.kernels.matches import pays, put_path
@@ -26,6 +26,8 @@ from atlaswriter.kernels.tokens import (
     recurring,
     repeating,
 )
+
+HEADER_BYTES, TRAILER_BYTES = 10, 8
 
 # int64 scratch of these kernels, zeros at first.
 _TALLY = STATE
@@ -71,14 +73,14 @@ def _put_trailer(file: Any, at: int, crc: int, n_bytes: int) -> int:
 
 @kernel(
     *(
-        f"(i8[::1], i8[::1], i8, {code}[::1], u1[::1], i8, i8, b1, u4[::1], i8[::1], {finder}, u1[::1], i8[::1])"
+        f"(i8[::1], i8[::1], i8, {code}[::1], u1[::1], i8, b1, i8, b1, u4[::1], i8[::1], {finder}, u1[::1], i8[::1])"
         for code in ("u1", "u2", "u4")
         for finder in ("none", "i8[::1]")
     )
 )
 def columns(
-    entries: Any, offsets: Any, n_rows: int, backgrounds: Any, content: Any, stride: int, depth: int, thorough: bool,
-    powers: Any, workspace: Any, finder: Any, files: Any, ends: Any,
+    entries: Any, offsets: Any, n_rows: int, backgrounds: Any, content: Any, stride: int, more: bool, depth: int,
+    thorough: bool, powers: Any, workspace: Any, finder: Any, files: Any, ends: Any,
 ) -> None:  # fmt: skip
     """A gzip file of each sparse column, or of one array: one member each, no name, time 0.
 
@@ -99,6 +101,9 @@ def columns(
     stride : int
         0 for columns. Else bytes of an element of the array (1, 2 or 4): its runs are bytes that repeat
         those of the element before.
+    more : bool
+        Whether the stream goes on behind the array: then no block is marked as the last, and the
+        stream ends at a byte.
     depth : int
         How many earlier entries are tried for matches at each.
     thorough : bool
@@ -140,6 +145,7 @@ def columns(
             else:
                 n_tokens = column(mine, width, n_bytes, pattern, powers, state, tally, runs, long_runs, tokens)
             final = state[ENTRY] == n_entries
+            last = np.int64(final and not more)
             own, fixed, n_matches = plan(tally, runs, long_runs[: state[N_LONG]], pattern, distance, lead, scratch)
             by_path = False
             if begun == 0 and searchable and not thorough:
@@ -156,14 +162,16 @@ def columns(
                     )
                     by_path = bits < min(own, fixed)
                     if by_path:
-                        at, pending = put_path(files, at, pending, n_steps, np.int64(final), finder)
+                        at, pending = put_path(files, at, pending, n_steps, last, finder)
             if not (by_path or left_out):
                 at, pending = put_block(
-                    files, at, pending, tokens[:n_tokens], own, fixed, runs, state[TAIL], np.int64(final), pattern,
-                    distance, lead, scratch,
+                    files, at, pending, tokens[:n_tokens], own, fixed, runs, state[TAIL], last, pattern, distance,
+                    lead, scratch,
                 )  # fmt: skip
             clear(tally)
             clear(runs)
+        if more:
+            at, pending = put_empty(files, at, pending)
         at = _put_trailer(files, at + (pending > 255), state[RESIDUE] if searchable else 0, n_bytes)
         if left_out:
             at = start

@@ -119,6 +119,8 @@ class FolderSink:
         The folder to write; judge it with `check_target` first.
     force
         Whether a target that is not empty is replaced.
+    spill_dir
+        Folder for temporary files; None: beside the target.
 
     Attributes
     ----------
@@ -133,9 +135,11 @@ class FolderSink:
         From every method, whenever the disk or another writer stands in the way.
     """
 
-    def __init__(self, target: Path, *, force: bool) -> None:
+    def __init__(self, target: Path, *, force: bool, spill_dir: Path | None = None) -> None:
         self.target = fs.located(target)
         self.force = force
+        self._spill_dir = spill_dir
+        self._scratch: Path | None = None
         self.files: dict[str, int] = {}
         self.bytes_written = 0
         self._prefix = f".{self.target.name}.atlaswriter"
@@ -187,15 +191,51 @@ class FolderSink:
         """
         path = self._staged(relative)
         try:
-            size = fs.write_file(path, *buffers)
+            size = fs.write_file(path, buffers)
         except OSError:
             needed = sum(memoryview(buffer).nbytes for buffer in buffers)
             with self._failing_as("cannot be written", relative, needed):
                 raise
+        self._note(relative, size)
+        return size
+
+    @contextmanager
+    def create(self, relative: str) -> Iterator[Callable[[Any], None]]:
+        """Write one file bit by bit, with the function that this context gives; name and buffers as of `write`."""
+        size = 0
+
+        def write(buffer: Any) -> None:
+            nonlocal size
+            with self._failing_as("cannot be written", relative, size + memoryview(buffer).nbytes):
+                size += fs.append(descriptor, buffer)
+
+        with self._failing_as("cannot be written", relative):
+            descriptor = fs.create(self._staged(relative))
+        try:
+            yield write
+        finally:
+            os.close(descriptor)
+        self._note(relative, size)
+
+    def _note(self, relative: str, size: int) -> None:
         with self._guard:
             self.files[relative] = size
             self.bytes_written += size
-        return size
+
+    def scratch(self) -> Path:
+        """A new folder for temporary files, beside the target unless told otherwise; removed when the context ends.
+
+        What a killed process left beside the target is removed by the next run.
+        """
+        with self._guard:
+            if self._scratch is None:
+                path = self._sibling("tmp-")
+                path = path if self._spill_dir is None else self._spill_dir / path.name.lstrip(".")
+                with self._failing_as("cannot be prepared"):
+                    path.mkdir()
+                    self._undo.callback(fs.remove_tree, path)
+                self._scratch = path
+        return self._scratch
 
     def verify(self) -> None:
         """Raise `OutputError` unless exactly the files written are staged, in full length."""
@@ -260,7 +300,8 @@ class FolderSink:
             self._put_back()
             # Without a lock, the staged files of others may be alive.
             staged = self._siblings("") if self._lock.held else [self._staging]
-            leftovers = staged + self._siblings("old-")
+            spilled = self._siblings("tmp-") if self._lock.held else []
+            leftovers = [*staged, *self._siblings("old-"), *spilled]
         for path in leftovers:
             try:
                 fs.remove_tree(path)

@@ -13,7 +13,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def file_sizes(folder: Path | str, prefix: str = "") -> Iterator[tuple[str, int]
                 yield prefix + entry.name, entry.stat(follow_symlinks=False).st_size
 
 
-def write_file(path: Path | str, *buffers: Any) -> int:
+def write_file(path: Path | str, buffers: Iterable[Any]) -> int:
     """Write a new file, all of it.
 
     Parameters
@@ -86,18 +86,26 @@ def write_file(path: Path | str, *buffers: Any) -> int:
     int
         Bytes written.
     """
-    descriptor = os.open(path, _WRITE_NEW, 0o666)
-    size = 0
+    descriptor = create(path)
     try:
-        for buffer in buffers:
-            rest = memoryview(buffer)
-            size += rest.nbytes
-            if rest.nbytes:  # an empty array with several axes cannot be cast
-                rest = rest.cast("B")
-            while rest.nbytes:
-                rest = rest[os.write(descriptor, rest) :]
+        return sum(append(descriptor, buffer) for buffer in buffers)
     finally:
         os.close(descriptor)
+
+
+def create(path: Path | str) -> int:
+    """The descriptor of a new file; `OSError` if there is one of this name."""
+    return os.open(path, _WRITE_NEW, 0o666)
+
+
+def append(descriptor: int, buffer: Any) -> int:
+    """Write a contiguous bytes-like object at the end of a file; its bytes."""
+    rest = memoryview(buffer)
+    size = rest.nbytes
+    if size:  # an empty array with several axes cannot be cast
+        rest = rest.cast("B")
+    while rest.nbytes:
+        rest = rest[os.write(descriptor, rest) :]
     return size
 
 

@@ -2,45 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from atlaswriter.errors import InputError, Problem, listed
-from atlaswriter.sources.base import Array, Column, Compressed, Continuous, Matrix, as_native
+from atlaswriter.errors import InputError, Problem
+from atlaswriter.sources.base import AnyArray, Column, Compressed, Matrix
 from atlaswriter.sources.columns import column_from_pandas
+from atlaswriter.sources.daskread import SparseDask, is_dask, of_dask
+from atlaswriter.sources.lazy import as_lazy
+from atlaswriter.sources.parts import (
+    REAL_KINDS,
+    as_real,
+    check_dimensions,
+    dense_rows,
+    no_such_key,
+    of_scipy,
+    settled,
+    stacked,
+    texts_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-# Kinds of dtype that are real numbers: boolean, integers, floats.
-REAL_KINDS = "biuf"
+    from atlaswriter.sources.tree import Node
 
 
-def matrix_of(x: Any, where: str) -> Matrix:
-    """A matrix that users pass, in one of the two forms the engine works on.
+def matrix_of(x: Any, where: str, *, workers: int = 1) -> Compressed | AnyArray | SparseDask:
+    """A matrix that users pass, in one of the forms the engine works on.
 
     Parameters
     ----------
     x
-        A SciPy sparse matrix or array of any format, a NumPy array in any order, or an object
-        that makes one of them (a dask array, a backed AnnData matrix, an HDF5 dataset).
+        A SciPy sparse matrix or array of any format, a NumPy array in any order, one of these over
+        a mapped file (`numpy.memmap`), an HDF5 dataset, a Zarr array, the matrix of a backed
+        AnnData, a dask array of dense or sparse chunks, or an object that makes one of them.
     where
         Its name in messages, such as ``gene_expression``.
+    workers
+        Threads for reading what is small enough to be read at once.
 
     Returns
     -------
-    Matrix
+    Compressed, AnyArray or SparseDask
         Shares memory with `x` wherever its format and dtype allow; `x` is not modified.
         Native byte order; float16 is widened to float32 and longer floats are cut to float64.
+        What is not in memory stays where it is until it is sliced.
 
     Raises
     ------
     InputError
         Not two-dimensional, not real numbers, masked, or an inconsistent sparse matrix.
     """
+    if is_dask(x):
+        matrix = of_dask(x, where)
+        return matrix if isinstance(matrix, SparseDask) else settled(as_real(matrix, where))
+    stored = _stored(x, where, workers)
+    if stored is not None:
+        return stored
     for method in ("to_memory", "compute"):
         if hasattr(x, method):
             x = getattr(x, method)()
@@ -50,108 +72,48 @@ def matrix_of(x: Any, where: str) -> Matrix:
         from scipy import sparse
 
         if sparse.issparse(x):
-            return _from_scipy(x, where)
+            return of_scipy(x, where)
     array = np.asarray(x)
-    _check_dimensions(array.ndim, where)
-    return as_real(array, where)
+    check_dimensions(array.ndim, where)
+    return as_real(as_lazy(array), where)
 
 
-def _from_scipy(x: Any, where: str) -> Compressed:
-    _check_dimensions(x.ndim, where)
-    if x.format not in {"csr", "csc"}:
-        return _from_coo(x.tocoo(copy=False), where)
-    values = as_real(x.data, where)
-    # SciPy allows spare room after the last entry.
-    nnz = int(x.indptr[-1])
-    return compressed(x.shape, x.indptr, x.indices[:nnz], values[:nnz], axis=int(x.format == "csc"), where=where)
+def _stored(x: Any, where: str, workers: int) -> Compressed | AnyArray | None:
+    """A matrix in an open file or store; None for anything else."""
+    library = type(x).__module__.partition(".")[0]
+    if library not in {"h5py", "zarr", "anndata"}:
+        return None
+    from atlaswriter.sources.store import dense_matrix, sparse_matrix
+
+    if library != "anndata" and hasattr(x, "chunks"):
+        check_dimensions(x.ndim, where)
+        return dense_matrix(_node(x, workers), where)
+    group = getattr(x, "group", None)
+    if group is not None and hasattr(x, "backend"):
+        return sparse_matrix(_node(group, workers), tuple(x.shape), int(x.format == "csc"), where)
+    return None
 
 
-def _from_coo(x: Any, where: str) -> Compressed:
-    """Entries by column; repeated ones stay, so that they add up in float64 and not in their own dtype."""
-    order = np.argsort(x.col, kind="stable")
-    indptr = np.zeros(x.shape[1] + 1, np.int64)
-    np.cumsum(np.bincount(x.col, minlength=x.shape[1]), out=indptr[1:])
-    return compressed(x.shape, indptr, x.row[order], as_real(x.data, where)[order], axis=1, where=where)
+def _node(x: Any, workers: int) -> Node:
+    from atlaswriter.sources.tree import Node
+
+    location = x.file.filename if hasattr(x, "file") else x.store
+    return Node(x, str(location), str(x.name or "").lstrip("/"), workers)
 
 
-def compressed(
-    shape: Iterable[int], indptr: Array, indices: Array, data: Array, *, axis: int, where: str
-) -> Compressed:
-    """A `Compressed` whose parts are known to fit each other.
-
-    Kernels index with `indptr` and `indices` unchecked, so this is where they are proved safe.
-
-    Raises
-    ------
-    InputError
-        `indptr` has the wrong length or does not rise from 0 to the number of entries, `indices`
-        leave the matrix, or `data` and `indices` differ in length.
-    """
-    rows, columns = (int(size) for size in shape)
-    major, minor = (rows, columns) if axis == 0 else (columns, rows)
-    indptr, indices = _as_index(indptr, where, "indptr"), _as_index(indices, where, "indices")
-    found = ""
-    if indptr.shape[0] != major + 1:
-        found = f"indptr has {indptr.shape[0]} entries where {major + 1} are needed"
-    elif data.ndim != 1:
-        found = f"the values have {data.ndim} dimensions"
-    elif data.shape[0] != indices.shape[0]:
-        found = f"there are {data.shape[0]} values but {indices.shape[0]} indices"
-    elif indptr[0] != 0 or indptr[-1] != indices.shape[0]:
-        found = f"indptr goes from {indptr[0]} to {indptr[-1]} where 0 to {indices.shape[0]} is needed"
-    elif not np.all(indptr[1:] >= indptr[:-1]):
-        found = "indptr decreases"
-    elif indices.size and int(indices.view(f"u{indices.itemsize}").max()) >= minor:  # negative ones are huge
-        found = f"indices go from {indices.min()} to {indices.max()} in a matrix of {rows} × {columns}"
-    if found:
-        raise InputError(Problem(where, f"damaged sparse matrix: {found}", "write it again from its source"))
-    return Compressed((rows, columns), indptr, indices, data, axis)
+def dense_of(x: Any, where: str) -> AnyArray:
+    """A matrix (cells × dimensions) as a dense array: from anything `matrix_of` takes, or a table."""
+    if hasattr(x, "columns"):
+        return _dense_table(x, where)
+    matrix = matrix_of(x, where)
+    if isinstance(matrix, Compressed):
+        return dense_rows(matrix)
+    return dense_of(x.compute(), where) if isinstance(matrix, SparseDask) else matrix
 
 
-def _as_index(values: Array, where: str, part: str) -> Array:
-    if values.ndim != 1 or values.dtype.kind not in "iu":
-        found = f"damaged sparse matrix: {part} is {values.ndim}-dimensional {values.dtype}"
-        raise InputError(Problem(where, found, "write it again from its source"))
-    if values.dtype.kind == "i" and values.dtype.itemsize >= 4:
-        return as_native(values)
-    # AnnData may store indices in the smallest unsigned dtype.
-    limit = np.iinfo(np.int32).max
-    return values.astype(np.int32 if not values.size or values.max() <= limit else np.int64)
-
-
-def as_real(array: Array, where: str) -> Array:
-    """An array of real numbers in a dtype that kernels know, or `InputError`."""
-    if array.dtype.kind not in REAL_KINDS:
-        remedy = "convert it to real numbers, for example with .astype('float32')"
-        raise InputError(Problem(where, f"values of dtype {array.dtype} are not real numbers", remedy))
-    if array.dtype.kind == "f" and array.dtype.itemsize not in (4, 8):
-        return array.astype(np.float32 if array.dtype.itemsize < 4 else np.float64)
-    return as_native(array)
-
-
-def _check_dimensions(ndim: int, where: str) -> None:
-    if ndim != 2:
-        raise InputError(Problem(where, f"has {ndim} dimension(s)", "give a matrix with 2 dimensions"))
-
-
-def no_such_key(where: str, keys: Iterable[str]) -> InputError:
-    """The error for a key that does not exist, with those that do."""
-    known = listed(keys)
-    return InputError(Problem(where, "does not exist", f"choose one of {known}" if known else "there are none"))
-
-
-def texts_of(column: Column, where: str) -> list[str]:
-    """The values of a column as text; `InputError` if some are missing."""
-    if isinstance(column, Continuous):
-        missing, values = np.isnan(column.values), column.values.tolist()
-        texts = [str(value) for value in values]
-    else:
-        missing = column.codes < 0
-        texts = [column.categories[code] for code in column.codes] if not missing.any() else []
-    if missing.any():
-        found = f"{int(missing.sum())} of {missing.size} values are missing"
-        raise InputError(Problem(where, found, "fill them in, or use another column or the index"))
-    return texts
+def _dense_table(table: pd.DataFrame, where: str) -> AnyArray:
+    names = [f"{where}[{name!r}]" for name in table.columns]
+    return stacked([column_from_pandas(table.iloc[:, i], name) for i, name in enumerate(names)], where)
 
 
 class AnnDataSource:
@@ -163,11 +125,23 @@ class AnnDataSource:
         The object; it is not modified.
     location
         What messages call it.
+    close
+        Releases the file, where it is not the caller's.
+    workers
+        Threads for reading from the file that backs it.
     """
 
-    def __init__(self, adata: AnnData, location: str = "AnnData") -> None:
-        self._adata = adata
+    def __init__(
+        self,
+        adata: AnnData,
+        location: str = "AnnData",
+        *,
+        close: Callable[[], None] = lambda: None,
+        workers: int = 1,
+    ) -> None:
+        self._adata, self._workers = adata, workers
         self.location = location
+        self.close = close
 
     @property
     def n_cells(self) -> int:
@@ -205,16 +179,16 @@ class AnnDataSource:
     def expression(self, *, layer: str | None = None, raw: bool = False) -> Matrix | None:
         """X, a layer or raw.X."""
         if layer is not None:
-            return matrix_of(_entry(self._adata.layers, layer, "layers"), f"layers['{layer}']")
-        if raw:
-            return matrix_of(self._raw().X, "raw.X")
-        return None if self._adata.X is None else matrix_of(self._adata.X, "X")
+            entry = _entry(self._adata.layers, layer, "layers")
+            return matrix_of(entry, f"layers['{layer}']", workers=self._workers)
+        x = self._raw().X if raw else self._adata.X
+        return None if x is None else matrix_of(x, "raw.X" if raw else "X", workers=self._workers)
 
     def obsm(self) -> Mapping[str, tuple[int, ...]]:
         """Names and shapes of the numeric obsm entries."""
         return {key: tuple(value.shape) for key, value in self._adata.obsm.items() if _is_numeric(value)}
 
-    def obsm_array(self, key: str) -> Array:
+    def obsm_array(self, key: str) -> AnyArray:
         """One obsm entry, dense."""
         return dense_of(_entry(self._adata.obsm, key, "obsm"), f"obsm['{key}']")
 
@@ -226,9 +200,6 @@ class AnnDataSource:
         """One obsp entry."""
         return matrix_of(_entry(self._adata.obsp, key, "obsp"), f"obsp['{key}']")
 
-    def close(self) -> None:
-        """Do nothing: the object belongs to the caller."""
-
     def _raw(self) -> Any:
         if self._adata.raw is None:
             raise InputError(Problem("raw", f"{self.location} has no raw", "use X or a layer"))
@@ -237,36 +208,6 @@ class AnnDataSource:
     def _var(self, raw: bool) -> pd.DataFrame:
         table: pd.DataFrame = self._raw().var if raw else self._adata.var
         return table
-
-
-def dense_of(x: Any, where: str) -> Array:
-    """A small matrix (cells × dimensions) as a dense array: from anything `matrix_of` takes, or a table."""
-    if hasattr(x, "columns"):
-        return _dense_table(x, where)
-    matrix = matrix_of(x, where)
-    return densified(matrix) if isinstance(matrix, Compressed) else matrix
-
-
-def densified(matrix: Compressed) -> Array:
-    """A compressed matrix as a dense array; repeated entries add up."""
-    from scipy import sparse
-
-    make = sparse.csr_array if matrix.axis == 0 else sparse.csc_array
-    dense: Array = make((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape).toarray()
-    return dense
-
-
-def _dense_table(table: pd.DataFrame, where: str) -> Array:
-    names = [f"{where}[{name!r}]" for name in table.columns]
-    return stacked([column_from_pandas(table.iloc[:, i], name) for i, name in enumerate(names)], where)
-
-
-def stacked(columns: Sequence[Column], where: str) -> Array:
-    """Numeric columns of a table side by side; `InputError` if one is not numeric."""
-    numbers = [column.values for column in columns if isinstance(column, Continuous)]
-    if len(numbers) < len(columns) or not columns:
-        raise InputError(Problem(where, "is a table with columns that are not numbers", "keep its numeric columns"))
-    return as_real(np.column_stack(numbers), where)
 
 
 def _is_numeric(x: Any) -> bool:

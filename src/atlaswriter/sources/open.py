@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from atlaswriter.errors import InputError, Problem, listed
 from atlaswriter.sources.base import Source
+from atlaswriter.sources.damage import translated_damage
 from atlaswriter.sources.memory import AnnDataSource
 from atlaswriter.sources.store import StoreSource, is_current
-from atlaswriter.sources.tree import Node, translated_damage
+from atlaswriter.sources.tree import Node
 from atlaswriter.units import usable_cpus
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def _refuse_foreign(root: Node) -> None:
 
 
 def _from_older(root: Node) -> Source:
-    """Read a layout from before anndata 0.8 with anndata itself, all at once."""
+    """A layout from before anndata 0.8, by anndata itself; of HDF5, X stays in the file."""
     import anndata
 
     root.refuse_unsafe_parts()
@@ -149,8 +150,18 @@ def _from_older(root: Node) -> Source:
         warnings.simplefilter("ignore")
         try:
             is_zarr = hasattr(root.raw, "store")
-            adata = anndata.io.read_zarr(root.raw) if is_zarr else anndata.read_h5ad(root.location)
+            adata = anndata.io.read_zarr(root.raw) if is_zarr else _backed(root.location)
         except Exception as error:
             found = f"has an older AnnData layout that anndata {anndata.__version__} cannot read ({error})"
             raise InputError(Problem(root.location, found, "write it again with the anndata that made it")) from error
-    return AnnDataSource(adata, root.location)
+    close = adata.file.close if adata.isbacked else lambda: None
+    return AnnDataSource(adata, root.location, close=close, workers=root.workers)
+
+
+def _backed(location: str) -> AnnData:
+    import anndata
+
+    try:
+        return anndata.read_h5ad(location, backed="r")
+    except Exception:  # noqa: BLE001 - what it cannot back it may yet read, or say what is wrong
+        return anndata.read_h5ad(location)

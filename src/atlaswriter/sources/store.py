@@ -11,8 +11,20 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from atlaswriter.errors import InputError, Problem
-from atlaswriter.sources.base import Array, Categorical, Column, Compressed, Continuous, Matrix, as_text
-from atlaswriter.sources.memory import REAL_KINDS, as_real, compressed, densified, no_such_key, stacked, texts_of
+from atlaswriter.sources.base import AnyArray, Array, Categorical, Column, Compressed, Continuous, Matrix, as_text
+from atlaswriter.sources.lazy import Derived, converted
+from atlaswriter.sources.parts import (
+    REAL_KINDS,
+    as_real,
+    blocks,
+    compressed,
+    dense_rows,
+    no_such_key,
+    settled,
+    stacked,
+    texts_of,
+)
+from atlaswriter.sources.texts import text_column
 from atlaswriter.sources.tree import Node
 
 _WRITE_AGAIN = "the file is damaged: write it again from its source"
@@ -100,13 +112,13 @@ class StoreSource:
         shapes = {key: _numeric_shape(node) for key, node in nodes.items()}
         return {key: shape for key, shape in shapes.items() if shape is not None and len(shape) == 2}
 
-    def obsm_array(self, key: str) -> Array:
+    def obsm_array(self, key: str) -> AnyArray:
         """One obsm entry, dense."""
         node, where = self._entry("obsm", key), f"obsm['{key}']"
         if _encoding(node, where) == "dataframe":
             return stacked([_table_column(node, name, where, self.n_cells) for name in _columns(node)], where)
         matrix = _matrix(node, where, (self.n_cells, None))
-        return densified(matrix) if isinstance(matrix, Compressed) else matrix
+        return dense_rows(matrix) if isinstance(matrix, Compressed) else matrix
 
     def obsp(self) -> list[str]:
         """Names of the obsp entries."""
@@ -182,55 +194,58 @@ def _column(node: Node, where: str, n: int) -> Column:
     if encoding == "categorical":
         return _categorical(node, where)
     if encoding.startswith("nullable"):
-        mask = _vector(node.child("mask"), where, n).astype(bool)
-        return _plain_column(node.child("values"), where, n, mask)
+        return _plain_column(node.child("values"), where, n, node.child("mask"))
     return _plain_column(node, where, n, None)
 
 
-def _plain_column(node: Node, where: str, n: int, mask: Array | None) -> Column:
+def _plain_column(node: Node, where: str, n: int, mask: Node | None) -> Column:
     """A column of booleans, numbers or text; `mask` is true where a value is missing."""
     kind = node.kind
     if kind not in "biufU":
         remedy = "convert it to text or to real numbers first"
         raise InputError(Problem(where, f"values of dtype {node.raw.dtype} cannot be shown", remedy))
-    values = _vector(node, where, n)
+    _check_length(node, where, n)
+    missing = None
+    if mask is not None:
+        _check_length(mask, where, n)
+        missing = converted(_array(mask), bool)
     if kind == "U":
-        return _text_column(values, mask)
+        return text_column(node, missing, where)
+    values = _array(node)
     if kind == "b":
-        return _boolean_column(values, mask)
-    if mask is not None and mask.any():
-        values = values.astype(np.float64)
-        values[mask] = np.nan
-    return Continuous(values)
+        return _boolean_column(values, missing)
+    if missing is None or not any(block.any() for block in blocks(missing)):
+        return Continuous(values)
+    return Continuous(settled(Derived([values, missing], (n,), np.float64, _with_gaps)))
 
 
-def _vector(node: Node, where: str, n: int) -> Array:
+def _with_gaps(values: Array, missing: Array) -> Array:
+    return np.where(missing, np.nan, values.astype(np.float64))
+
+
+def _check_length(node: Node, where: str, n: int) -> None:
     if node.sizes() != (n,):
         found = f"{node.path} has shape {node.sizes()} where {(n,)} is needed"
         raise InputError(Problem(where, found, _WRITE_AGAIN))
-    return node.read()
 
 
-def _text_column(texts: Array, mask: Array | None) -> Categorical:
-    present = slice(None) if mask is None else ~mask
-    known = texts[present].tolist()
-    # UTF-8 bytes sort like the characters they stand for.
-    order = sorted(set(known))
-    position = {text: code for code, text in enumerate(order)}
-    codes = np.full(texts.shape[0], -1, np.int32)
-    codes[present] = np.fromiter(map(position.__getitem__, known), np.int32, len(known))
-    return Categorical(codes, as_text(np.array(order, object)))
+def _array(node: Node) -> AnyArray:
+    """A vector or matrix of real numbers; in memory when it is small."""
+    return settled(node.lazy(), node.workers)
 
 
-def _boolean_column(flags: Array, mask: Array | None) -> Categorical:
-    codes = np.full(flags.shape[0], -1, np.int8)
-    categories: list[str] = []
-    for value in (False, True):
-        cells = flags == value if mask is None else (flags == value) & ~mask
-        if cells.any():
-            codes[cells] = len(categories)
-            categories.append(str(value))
-    return Categorical(codes, categories)
+def _boolean_column(flags: AnyArray, missing: AnyArray | None) -> Categorical:
+    """Booleans as the categories that occur."""
+    parts = [flags] if missing is None else [flags, missing]
+
+    def kinds(values: Array, mask: Array | bool = False) -> Array:
+        return np.where(mask, np.int8(-1), (values != 0).astype(np.int8))
+
+    cells = Derived(parts, flags.shape, np.int8, kinds)
+    found = {int(code) for block in blocks(cells) for code in np.unique(block)} - {-1}
+    # Where only True occurs, it is the first category.
+    codes = Derived([cells], flags.shape, np.int8, lambda block: np.minimum(block, 0)) if found == {1} else cells
+    return Categorical(settled(codes), [str(bool(code)) for code in sorted(found)])
 
 
 def _categorical(node: Node, where: str) -> Categorical:
@@ -245,16 +260,18 @@ def _categorical(node: Node, where: str) -> Categorical:
     if codes_node.kind not in "iu":
         found = f"codes have dtype {codes_node.raw.dtype}"
         raise InputError(Problem(where, found, _WRITE_AGAIN))
-    codes = codes_node.read()
-    if codes.size and (codes.min() < -1 or codes.max() >= len(categories)):
-        found = f"codes go from {codes.min()} to {codes.max()} with {len(categories)} categories"
+    codes = _array(codes_node)
+    limits = [(int(block.min()), int(block.max())) for block in blocks(codes) if block.size]
+    lowest, highest = min((low for low, _ in limits), default=0), max((high for _, high in limits), default=-1)
+    if lowest < -1 or highest >= len(categories):
+        found = f"codes go from {lowest} to {highest} with {len(categories)} categories"
         raise InputError(Problem(where, found, _WRITE_AGAIN))
     if codes.dtype.kind == "u":
-        codes = codes.astype(np.min_scalar_type(-max(len(categories), 1)))
+        codes = converted(codes, np.min_scalar_type(-max(len(categories), 1)))
     return Categorical(codes, categories)
 
 
-def _matrix(node: Node, where: str, expected: tuple[int, int | None]) -> Matrix:
+def _matrix(node: Node, where: str, expected: tuple[int, int | None]) -> Compressed | AnyArray:
     """A dense or compressed matrix of the expected shape; None stands for any number of columns."""
     encoding = _encoding(node, where)
     shape = node.sizes() or ()
@@ -263,20 +280,61 @@ def _matrix(node: Node, where: str, expected: tuple[int, int | None]) -> Matrix:
         found = f"has shape {shape} where {needed} is needed"
         raise InputError(Problem(where, found, _WRITE_AGAIN))
     if node.is_array:
-        return as_real(_numbers(node, where), where)
+        return dense_matrix(node, where)
     if encoding not in ("csr_matrix", "csc_matrix"):
         found = f"is stored as {encoding or 'a group'}, not as a matrix"
         raise InputError(Problem(where, found, "store it as an array or a sparse matrix"))
-    indptr, indices = (node.child(part).read() for part in ("indptr", "indices"))
+    return sparse_matrix(node, shape, int(encoding == "csc_matrix"), where)
+
+
+def dense_matrix(node: Node, where: str) -> AnyArray:
+    """A stored matrix of real numbers, which is read when it is sliced, or at once when it is small."""
+    return settled(as_real(_numbers(node, where), where), node.workers)
+
+
+def sparse_matrix(node: Node, shape: tuple[int, ...], axis: int, where: str) -> Compressed:
+    """A group that holds a compressed matrix.
+
+    Parameters
+    ----------
+    node
+        The group.
+    shape
+        ``(rows, columns)``.
+    axis
+        As of `Compressed`.
+    where
+        Its name in messages.
+
+    Returns
+    -------
+    Compressed
+        Parts that are not small are lazy; `indptr` has been read and is as it should be.
+    """
+    indptr, indices = (_index_array(node.child(part), where, part) for part in ("indptr", "indices"))
     data = as_real(_numbers(node.child("data"), where), where)
-    return compressed(shape, indptr, indices, data, axis=int(encoding == "csc_matrix"), where=where)
+    return compressed(
+        shape,
+        *(settled(part, node.workers) for part in (indptr, indices, data)),
+        axis=axis,
+        where=where,
+    )
 
 
-def _numbers(node: Node, where: str) -> Array:
+def _index_array(node: Node, where: str, part: str) -> AnyArray:
+    if node.kind not in "iu" or len(node.sizes() or ()) != 1:
+        found = f"damaged sparse matrix: {part} is {len(node.sizes() or ())}-dimensional {node.raw.dtype}"
+        raise InputError(Problem(where, found, _WRITE_AGAIN))
+    return node.lazy()
+
+
+def _numbers(node: Node, where: str) -> AnyArray:
     if node.kind not in REAL_KINDS:
         found = f"values of dtype {node.raw.dtype} are not real numbers"
         raise InputError(Problem(where, found, "convert it to real numbers"))
-    return node.read()
+    if len(node.sizes() or ()) not in (1, 2):
+        raise InputError(Problem(where, f"{node.path} has the shape {node.sizes()}", _WRITE_AGAIN))
+    return node.lazy()
 
 
 def _numeric_shape(node: Node) -> tuple[int, ...] | None:

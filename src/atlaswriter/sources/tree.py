@@ -6,11 +6,6 @@ whatever a library raises on damaged content becomes an `InputError` that names 
 
 from __future__ import annotations
 
-import struct
-import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,27 +13,10 @@ import h5py
 import numpy as np
 
 from atlaswriter.errors import InputError, Problem
-from atlaswriter.sources.base import Array, as_native, as_text
-from atlaswriter.sources.h5read import read_dataset
-
-# What h5py, zarr and numcodecs raise on damaged content.
-_DAMAGE = (
-    *(OSError, RuntimeError, ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError),
-    *(zlib.error, struct.error, zipfile.BadZipFile),
-)
-
-
-@contextmanager
-def translated_damage(where: str, location: str) -> Iterator[None]:
-    """Turn errors from reading damaged content into `InputError`."""
-    try:
-        yield
-    except InputError:
-        raise
-    except _DAMAGE as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        remedy = "the file is damaged or incomplete: copy or write it again"
-        raise InputError(Problem(where, f"cannot be read from {location} ({reason})", remedy)) from error
+from atlaswriter.sources.base import Array, Lazy, as_native, as_text
+from atlaswriter.sources.damage import translated_damage
+from atlaswriter.sources.h5read import H5Array, read_dataset
+from atlaswriter.sources.zarrread import ZarrArray
 
 
 @dataclass(frozen=True)
@@ -124,8 +102,27 @@ class Node:
         with translated_damage(self.path, self.location):
             _refuse_unsafe(self.raw, self.path)
             if isinstance(self.raw, h5py.Dataset):
-                return read_dataset(self.raw, self.workers)
+                return read_dataset(self.raw, self.workers, self.path, self.location)
             return as_native(np.asarray(self.raw[()]))
+
+    def rows(self, first: int, last: int) -> Array:
+        """Some rows of an array of any kind; text as objects."""
+        with translated_damage(self.path, self.location):
+            _refuse_unsafe(self.raw, self.path)
+            return np.asarray(self.raw[first:last])
+
+    @property
+    def grain(self) -> int:
+        """Rows of a chunk of an array, 1 without chunks."""
+        chunks = getattr(self.raw, "shards", None) or self.raw.chunks
+        return int(chunks[0]) if chunks else 1
+
+    def lazy(self) -> Lazy:
+        """An array of real numbers in one or two dimensions, to be read in slices."""
+        with translated_damage(self.path, self.location):
+            _refuse_unsafe(self.raw, self.path)
+            kind = H5Array if isinstance(self.raw, h5py.Dataset) else ZarrArray
+            return kind(self.raw, self.path, self.location)
 
     def texts(self) -> list[str]:
         """The whole array as text."""

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from inspect import signature
 from os import PathLike
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Literal
 
+from atlaswriter.engine.budget import Budget
 from atlaswriter.errors import InputError, Problem, Problems, listed
 from atlaswriter.formats.cellucid import choose
-from atlaswriter.formats.cellucid.atlas import Atlas, Genes, group_vectors
+from atlaswriter.formats.cellucid.atlas import Atlas, Export, Genes, group_vectors, keep_arrays
 from atlaswriter.formats.cellucid.options import Options, Resources
 from atlaswriter.formats.cellucid.selection import select, select_genes
 from atlaswriter.formats.cellucid.target import check_early, target_path
 from atlaswriter.formats.cellucid.validate import check_atlas
 from atlaswriter.report import Report
-from atlaswriter.sources.base import Array, Column, Source
+from atlaswriter.sources.base import AnyArray, Column, Source
 from atlaswriter.sources.open import open_source
+from atlaswriter.units import usable_cpus
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+    from atlaswriter.formats.cellucid.plan import Plan
 
 
 def cellucid(
@@ -57,6 +62,8 @@ def cellucid(
     memory_budget: str | int | None = None,
     workers: int | None = None,
     progress: bool | None = None,
+    strategy: Literal["auto", "memory", "spill"] = "auto",
+    spill_dir: str | PathLike[str] | None = None,
 ) -> Report:
     """Export an AnnData to a Cellucid folder (layout v1).
 
@@ -87,7 +94,7 @@ def cellucid(
     var_quantization, obs_continuous_quantization, obs_categorical_dtype, compression, \
 centroid_outlier_quantile, centroid_min_points, quantizer, make_unique, merge_equal_categories, force, \
 dataset_name, dataset_description, dataset_id, source_name, source_url, source_citation, created_at, \
-memory_budget, workers, progress
+memory_budget, workers, progress, strategy, spill_dir
         As in `atlaswriter.prepare`; values are stored in 8 bits and compressed unless told otherwise.
 
     Returns
@@ -101,52 +108,85 @@ memory_budget, workers, progress
         As `atlaswriter.prepare`.
     """
     given = dict(locals())
+    with _opened(given) as prepared:
+        # Imports numba, which a thread has loaded by now.
+        from atlaswriter.formats.cellucid.write import export
+
+        return export(prepared)
+
+
+def plan(source: AnnData | str | PathLike[str], out: str | PathLike[str], **options: Any) -> Plan:
+    """What `cellucid` would do and cost; nothing is written.
+
+    Parameters
+    ----------
+    source, out, options
+        As of `cellucid`.
+
+    Returns
+    -------
+    Plan
+        Seconds, memory, temporary files and output, all estimated; how expression is regrouped.
+
+    Raises
+    ------
+    InputError, BudgetError
+        As `cellucid`; the latter with the smallest budget that works.
+    """
+    defaults = {name: parameter.default for name, parameter in signature(cellucid).parameters.items()}
+    unknown = sorted(set(options) - set(defaults))
+    if unknown:
+        raise TypeError(f"plan() got an unexpected keyword argument {unknown[0]!r}")
+    with _opened({**defaults, **options, "source": source, "out": out}, load_kernels=False) as prepared:
+        from atlaswriter.formats.cellucid.plan import make_plan
+
+        return make_plan(prepared)
+
+
+@contextmanager
+def _opened(given: Mapping[str, Any], *, load_kernels: bool = True) -> Iterator[Export]:
+    """An export that has been checked; its source is open while the context lasts."""
     options = Options.of(given)
     resources = Resources.of(given)
     problems = Problems()
-    target = problems.attempt(target_path, out, "out")
+    target = problems.attempt(target_path, given["out"], "out")
     report = Report(str(target), "cellucid v1")
     if target is not None:
         check_early(options, target, resources, problems)
-    with report.phase("read"):
-        atlas = _read(source, given, options, problems, report)
-        check_atlas(atlas, options, target, problems)
-    problems.raise_if_any()
-    assert target is not None  # noqa: S101 - no target is a problem
-    # Imports numba, which the thread in `_read` has loaded by now.
-    from atlaswriter.formats.cellucid.write import export
-
-    return export(atlas, options, target, resources, report)
-
-
-def _read(source: Any, given: Mapping[str, Any], options: Options, problems: Problems, report: Report) -> Atlas:
-    opened = open_source(source, workers=given["workers"])
-    # numba takes a moment to load, and longer to compile on a new machine: meanwhile the data is read.
+    budget = problems.attempt(Budget, resources.memory_budget) or Budget()
+    with report.phase("open"):
+        source = open_source(given["source"], workers=resources.workers)
+    # numba takes a moment to load, and longer to compile on a new machine: meanwhile the data is looked at.
     stop = Event()
-    preparing = Thread(target=_prepare_kernels, args=(opened, given, options, stop), daemon=True)
-    done = False
-    if not problems.found:
-        preparing.start()
+    loading = Thread(target=_prepare_kernels, args=(source, given, options, stop), daemon=True)
     try:
-        report.contents["source"] = opened.location
-        atlas = _atlas(opened, given, problems, report)
-        done = True
+        if load_kernels and not problems.found:
+            loading.start()
+        with report.phase("read"):
+            report.contents["source"] = source.location
+            atlas = _atlas(source, given, problems, report)
+            problems.attempt(keep_arrays, atlas, budget, resources.workers or usable_cpus())
+            problems.attempt(check_atlas, atlas, options, target, problems)
+        problems.raise_if_any()
+        assert target is not None  # noqa: S101 - no target is a problem
+        with report.phase("kernels"):
+            if loading.is_alive():
+                loading.join()
+        yield Export(atlas, options, target, resources, budget, report)
     finally:
-        if problems.found or not done:
-            stop.set()
-        if preparing.is_alive():
-            preparing.join()
-        opened.close()
-    return atlas
+        stop.set()
+        if loading.is_alive():
+            loading.join()
+        source.close()
 
 
 def _prepare_kernels(source: Source, given: Mapping[str, Any], options: Options, stop: Event) -> None:
-    from atlaswriter.formats.cellucid.warmup import typical_atlas, warm_up
+    from atlaswriter.formats.cellucid.warmup import typical_atlas, wanted_kernels, warm_up
 
     genes, graph = given["genes"] is not False, given["graph"] is not False
     with suppress(InputError):  # said where the source is read
         graph = graph and bool(source.obsp())
-    warm_up(typical_atlas(source.n_cells, genes=genes, graph=graph), options, stop)
+    warm_up(wanted_kernels(typical_atlas(source.n_cells, genes=genes, graph=graph), options), stop)
 
 
 def _atlas(source: Source, given: Mapping[str, Any], problems: Problems, report: Report) -> Atlas:
@@ -174,7 +214,7 @@ def _atlas(source: Source, given: Mapping[str, Any], problems: Problems, report:
     return atlas
 
 
-def _found(arrays: Mapping[Any, Array | None]) -> dict[Any, Array]:
+def _found(arrays: Mapping[Any, AnyArray | None]) -> dict[Any, AnyArray]:
     return {key: array for key, array in arrays.items() if array is not None}
 
 

@@ -2,95 +2,115 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import numpy as np
+from numpy.typing import NDArray
 
 from atlaswriter.codecs import sparse_gzip
-from atlaswriter.engine.regroup import batch_limits
-from atlaswriter.formats.cellucid import layout
+from atlaswriter.engine import strategy
+from atlaswriter.engine.regroup import PIECE_GENES, PIECE_VALUES
+from atlaswriter.formats.cellucid import graph, groups, layout, ranks
 from atlaswriter.formats.cellucid.atlas import Atlas, Genes
-from atlaswriter.formats.cellucid.groups import SPARSE_BLOCK_BYTES, coords_dtype
+from atlaswriter.formats.cellucid.job import SPARSE_SHARE
 from atlaswriter.formats.cellucid.options import Options
-from atlaswriter.sources.base import Categorical, Compressed, Matrix
+from atlaswriter.formats.cellucid.payload import segment_room
+from atlaswriter.formats.cellucid.values import KEPT_BYTES
+from atlaswriter.sources.base import AnyArray, Categorical, Compressed, Continuous, Matrix, is_sparse, overhead
 
-# A batch of genes is worth its pass over the matrix from about this size on; larger ones gain nothing.
-_BATCH_ROOM = 1 << 30
-
-
-def points(n_cells: int, dim: int) -> int:
-    """One embedding or vector field: as stored, and compressed."""
-    return n_cells * dim * 8
+# What a thread keeps between two pieces of work: its encoder's tables, and two arrays of values.
+WORKER_BYTES = sparse_gzip.SCRATCH_BYTES + 2 * KEPT_BYTES
 
 
-def continuous(n_cells: int) -> int:
-    """One numeric column: in float64, as stored, and compressed."""
-    return n_cells * 16
+class Rooms(NamedTuple):
+    """Smallest room that works, and that beyond which nothing is gained."""
+
+    least: int
+    whole: int
+
+    def within(self, free: int) -> int:
+        """As much of it as `free` bytes allow."""
+        return max(self.least, min(self.whole, free))
 
 
-def codes(n_cells: int) -> int:
-    """One categorical column's codes and centroids: codes, distances, and a copy for their quantile."""
-    return n_cells * 20
+def points(array: AnyArray) -> int:
+    """One embedding or vector field: a segment of it."""
+    return segment_room(array.shape[0], 4 * array.shape[1]) + overhead(array)
 
 
-def outliers(n_cells: int, latent: Matrix | None, n_categories: int) -> int:
-    """One column's outlier quantiles.
-
-    Distances, cells, order, quantiles, as stored and compressed; sums and means of the categories;
-    of a sparse latent space a dense block, as it is and in float64.
-    """
-    width = 0 if latent is None else latent.shape[1]
-    block = 2 * max(SPARSE_BLOCK_BYTES, 8 * width) if isinstance(latent, Compressed) else 0
-    return n_cells * 30 + 2 * n_categories * width * 8 + block
+def continuous(column: Continuous) -> int:
+    """One numeric column: a segment of it."""
+    return segment_room(column.values.shape[0], 4) + overhead(column.values)
 
 
-def converted(atlas: Atlas) -> int:
-    """Coordinates that kernels cannot take as they are, kept as copies while fields are written."""
-    arrays = [*atlas.embeddings.values(), *([atlas.latent] if isinstance(atlas.latent, np.ndarray) else [])]
-    return sum(
-        array.size * coords_dtype(array.dtype).itemsize
-        for array in arrays
-        if not (array.flags.c_contiguous and array.dtype == coords_dtype(array.dtype))
+def codes(atlas: Atlas, column: Categorical, bits: int) -> tuple[int, Rooms]:
+    """One categorical column's codes, and room for its centroids."""
+    fixed = atlas.n_cells * bits // 8 + segment_room(atlas.n_cells, 4) + overhead(column.codes)
+    return fixed, _largest(groups.centroid_rooms(array, len(column.categories)) for array in atlas.embeddings.values())
+
+
+def outliers(atlas: Atlas, column: Categorical, bits: int) -> tuple[int, Rooms]:
+    """One column's codes and outlier quantiles, and room to rank distances in."""
+    fixed = atlas.n_cells * (bits // 8 + 4) + segment_room(atlas.n_cells, 4) + overhead(column.codes)
+    return fixed, Rooms(0, 0) if atlas.latent is None else Rooms(
+        *groups.outlier_rooms(atlas.latent, len(column.categories))
     )
+
+
+def spilled_distances(n_cells: int) -> int:
+    """Bytes of temporary files where a column's distances do not fit in memory, at most."""
+    return ranks.ENTRY_BYTES * n_cells
+
+
+def _largest(rooms: Iterator[tuple[int, int]]) -> Rooms:
+    pairs = [(0, 0), *rooms]
+    return Rooms(max(least for least, _ in pairs), max(whole for _, whole in pairs))
 
 
 def stored_entries(matrix: Matrix) -> int:
     """Entries of a matrix that may be edges."""
-    return matrix.nnz if isinstance(matrix, Compressed) else int(matrix.size)
+    return matrix.nnz if isinstance(matrix, Compressed) else int(matrix.shape[0] * matrix.shape[1])
 
 
-def graph(matrix: Matrix) -> int:
-    """The graph: indices in order, its lower half, both ends of at most every entry, and one compressed."""
+def edges(matrix: Matrix) -> tuple[int, Rooms]:
+    """What reading and compressing edges takes, and room for the lower half of the graph."""
     size = layout.index_dtype(matrix.shape[0])[1]
-    return stored_entries(matrix) * (8 + 3 * size) + int(matrix.shape[0]) * 24
+    return 2 * segment_room(stored_entries(matrix), size), Rooms(graph.least_room(matrix), graph.whole_room(matrix))
 
 
-def gene_worker(n_cells: int, bits: int | None) -> int:
-    """One worker on genes.
-
-    Of one gene: coded entries (or, dense, float64), its column as stored and as our encoder, ISA-L and
-    zlib may write it; what the worker keeps of the obs fields; and what the encoder works in.
-    """
-    return n_cells * (4 * (bits or 32) // 8 + 8 + 4) + sparse_gzip.SCRATCH_BYTES
-
-
-def gene_room(genes: Genes, left: int) -> int:
-    """Bytes for one batch of genes when `left` are left beside the workers."""
-    least, most = batch_limits(genes.matrix)
-    return max(min(left, _BATCH_ROOM, most), least)
+def encoding(n_cells: int, options: Options, sizes: NDArray[np.int64]) -> int:
+    """Encoding sparse genes with so many values in one go: their files, and a column that is made dense."""
+    width = (options.var_quantization or 32) // 8
+    files = sum(sparse_gzip.longest(n_cells * width, int(size), width) for size in sizes)
+    in_full = options.level is None or width == 2 or sizes.max(initial=0) > SPARSE_SHARE * n_cells
+    return files + (2 * n_cells * width if in_full else 0)
 
 
-def largest(atlas: Atlas, options: Options, workers: int) -> tuple[int, str]:
-    """The part that takes most when it gets as little as it can do with, and its name."""
-    n_cells = atlas.n_cells
-    parts = [(points(n_cells, dim), f"the {dim}D embedding") for dim in atlas.embeddings]
+def largest_piece(genes: Genes, options: Options) -> int:
+    """What encoding a piece of genes takes at most."""
+    matrix = genes.matrix
+    if not is_sparse(matrix):
+        return segment_room(matrix.shape[0], 4)
+    n_cells = matrix.shape[0]
+    many = np.full(min(PIECE_GENES, len(genes.ids)), min(PIECE_VALUES // PIECE_GENES, n_cells))
+    return max(encoding(n_cells, options, np.array([strategy.largest_gene(matrix)])), encoding(n_cells, options, many))
+
+
+def parts(atlas: Atlas, options: Options) -> Iterator[tuple[str, int, int]]:
+    """What each part but expression takes: its name, the least, and when nothing limits it."""
+    for dim, array in atlas.embeddings.items():
+        yield f"the {dim}D embedding", points(array), points(array)
+    for name, by_dim in atlas.vectors.items():
+        for dim, array in by_dim.items():
+            yield f"vector field {name!r} {dim}D", points(array), points(array)
     for key, column in atlas.obs:
         if isinstance(column, Categorical):
-            parts.append((outliers(n_cells, atlas.latent, len(column.categories)), f"obs[{key!r}]"))
+            bits = layout.codes_bits(len(column.categories), options.obs_categorical_dtype)
+            for fixed, rooms in (codes(atlas, column, bits), outliers(atlas, column, bits)):
+                yield f"obs[{key!r}]", fixed + rooms.least, fixed + rooms.whole
         else:
-            parts.append((continuous(n_cells), f"obs[{key!r}]"))
+            yield f"obs[{key!r}]", continuous(column), continuous(column)
     if atlas.graph is not None:
-        parts.append((graph(atlas.graph), "connectivities"))
-    if atlas.genes is not None:
-        workers_bytes = workers * gene_worker(n_cells, options.var_quantization)
-        parts.append((gene_room(atlas.genes, 0) + workers_bytes, "writing genes"))
-    size, name = max(parts)
-    return size + converted(atlas), name
+        fixed, rooms = edges(atlas.graph)
+        yield "connectivities", fixed + rooms.least, fixed + rooms.whole

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from atlaswriter.engine.regroup import CodedColumns, Columns, SparseColumns, gene_batches
+from atlaswriter.engine import strategy
+from atlaswriter.engine.columns import Batch, CodedColumns, SparseColumns, split
+from atlaswriter.engine.regroup import PIECE_GENES, PIECE_VALUES
+from atlaswriter.engine.strategy import Choice
 from atlaswriter.errors import listed
 from atlaswriter.formats.cellucid import costs, layout
 from atlaswriter.formats.cellucid.atlas import Genes
 from atlaswriter.formats.cellucid.job import Job
 from atlaswriter.formats.cellucid.values import ValueEncoder
-from atlaswriter.sources.base import Array
-
-# Values that one piece of work covers, and genes at most. What is done once for a piece costs about 50 µs,
-# encoding 128 Ki sparse values 1 ms; larger pieces leave the last thread alone for longer.
-_PIECE_VALUES, _PIECE_GENES = 1 << 17, 64
+from atlaswriter.sources.base import Array, is_sparse
 
 
 @dataclass
@@ -25,6 +24,7 @@ class GeneWriter:
     job: Job
     entries: list[list[object]] = field(init=False)
     missing: dict[int, int] = field(default_factory=dict)
+    spill_bytes: int = 0
 
     def __post_init__(self) -> None:
         options = self.job.options
@@ -34,33 +34,43 @@ class GeneWriter:
             options.layout.var_dir, options.var_quantization, options.level is not None
         )
 
-    @property
-    def item_bytes(self) -> int:
-        """Bytes of one stored value."""
-        return (self.job.options.var_quantization or 32) // 8
-
-    def run(self) -> None:
-        """Encode and write every gene."""
-        team = self.job.team
-        workers_bytes = team.workers * costs.gene_worker(self.job.n_cells, self.job.options.var_quantization)
-        room = costs.gene_room(self.genes, team.budget.free - workers_bytes)
-        with team.budget.draw(room + workers_bytes, "writing genes"):
-            for batch in gene_batches(self.genes.matrix, self.genes.columns, self._encoder.rules, team, room):
-                per_piece = _genes_a_piece(batch.columns)
+    def run(self, choice: Choice) -> None:
+        """Read, encode and write every gene; waits until what the choice takes is free."""
+        team, genes, budget = self.job.team, self.genes, self.job.team.budget
+        taken = choice.room + choice.batch_room
+        budget.take(taken, "reading genes")
+        try:
+            grouping = strategy.group(
+                genes.matrix, genes.columns, self._encoder.rules, team, choice, self.job.sink.scratch
+            )
+            self.spill_bytes = grouping.spill_bytes
+            if choice.strategy == strategy.SPILL:
+                budget.give_back(taken)
+                taken = 0
+            for batch in grouping.batches(choice.batch_room):
                 pieces = [
-                    team.submit(self._write, batch.first + start, batch.columns[start : start + per_piece])
-                    for start in range(0, len(batch.columns), per_piece)
+                    team.submit(self._write, batch, piece, memory=self._room(batch, piece), what="writing genes")
+                    for piece in batch.pieces()
                 ]
                 for piece in pieces:
                     piece.result()
                     team.raise_if_failed()
                 del batch, pieces
+        finally:
+            budget.give_back(taken)
 
-    def _write(self, first: int, columns: Columns) -> None:
+    def _room(self, batch: Batch, piece: slice) -> int:
+        if not is_sparse(self.genes.matrix):
+            return costs.largest_piece(self.genes, self.job.options)
+        return batch.room(piece) + costs.encoding(self.job.n_cells, self.job.options, batch.sizes[piece])
+
+    def _write(self, batch: Batch, piece: slice) -> None:
+        first, columns = batch.first + piece.start, batch.read(piece)
         if isinstance(columns, SparseColumns):
             columns = self._encoder.encode(columns)
         if isinstance(columns, CodedColumns):
-            self._write_sparse(first, columns)
+            for genes in split(batch.sizes[piece], PIECE_VALUES, PIECE_GENES):
+                self._write_sparse(first + genes.start, columns[genes])
         else:
             for position, column in enumerate(columns, first):
                 self._write_dense(position, column)
@@ -74,7 +84,7 @@ class GeneWriter:
 
     def _write_dense(self, position: int, values: Array) -> None:
         encoded = self._encoder.encode_dense(values)
-        self.job.write(self._path(position), encoded.codes)
+        self.job.write(self._path(position), encoded.payload)
         self._note(position, encoded.bounds, encoded.n_missing)
 
     def _path(self, position: int) -> str:
@@ -84,7 +94,6 @@ class GeneWriter:
         self.entries[position] = [self.genes.ids[position], *bounds]
         if n_missing:
             self.missing[position] = int(n_missing)
-        self.job.progress.add(self.job.n_cells * self.item_bytes)
 
     def warnings(self) -> list[str]:
         """What to say about missing values."""
@@ -95,11 +104,3 @@ class GeneWriter:
             f"{len(names)} genes hold NaN or infinite values ({sum(self.missing.values()):,} in all), "
             f"stored as missing: {listed(names)}"
         ]
-
-
-def _genes_a_piece(columns: Columns) -> int:
-    if isinstance(columns, CodedColumns | SparseColumns):
-        n_values = int(columns.offsets[-1])
-    else:
-        n_values = sum(column.size for column in columns)
-    return max(1, min(_PIECE_GENES, _PIECE_VALUES * len(columns) // max(n_values, 1)))

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from atlaswriter.errors import Problems
+from atlaswriter.errors import InputError, Problem, Problems
 from atlaswriter.formats.cellucid.layout import Layout, reserved_names
 from atlaswriter.names import safe_name
 from atlaswriter.units import parse_bytes
 
+# As in `engine.strategy`, which takes a moment to import.
+_STRATEGIES = ("auto", "memory", "spill")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 
 
@@ -123,11 +125,27 @@ class Options:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run may use: threads (None: all usable CPUs), memory, and whether to show progress."""
+    """What a run may use, and how.
+
+    Attributes
+    ----------
+    workers
+        Threads; None: all usable CPUs.
+    memory_budget
+        Largest resident size of the process; None: `engine.budget.Budget` decides.
+    progress
+        Whether to show it; None: on a terminal.
+    strategy
+        How expression is regrouped: ``"auto"``, ``"memory"`` or ``"spill"``.
+    spill_dir
+        Folder for temporary files; None: beside the target.
+    """
 
     workers: int | None = None
     memory_budget: str | int | None = None
     progress: bool | None = None
+    strategy: str = "auto"
+    spill_dir: str | os.PathLike[str] | None = None
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Resources:
@@ -143,6 +161,16 @@ class Resources:
             problems.attempt(parse_bytes, self.memory_budget)
         if self.progress is not None and not isinstance(self.progress, bool):
             problems.add("progress", f"{self.progress!r} is not True, False or None")
+        if self.strategy not in _STRATEGIES:
+            problems.add("strategy", f"{self.strategy!r} is not known", f"use one of {', '.join(_STRATEGIES)}")
+        if self.spill_dir is not None:
+            problems.attempt(self._check_spill_dir)
+
+    def _check_spill_dir(self) -> None:
+        if not isinstance(self.spill_dir, str | os.PathLike):
+            raise InputError(Problem("spill_dir", f"{self.spill_dir!r} is not a path"))
+        if not Path(self.spill_dir).is_dir() or not os.access(self.spill_dir, os.W_OK | os.X_OK):
+            raise InputError(Problem("spill_dir", f"{os.fspath(self.spill_dir)!r} is no folder that can be written to"))
 
 
 def _plain(value: Any) -> Any:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from atlaswriter.engine.budget import Budget
 from atlaswriter.errors import InputError, Problem, Problems, listed
-from atlaswriter.formats.cellucid.atlas import Atlas, Genes, group_vectors
+from atlaswriter.formats.cellucid.atlas import Atlas, Export, Genes, group_vectors, keep_arrays
 from atlaswriter.formats.cellucid.layout import Layout
 from atlaswriter.formats.cellucid.options import Options, Resources
 from atlaswriter.formats.cellucid.selection import select, select_genes
@@ -18,9 +20,10 @@ from atlaswriter.formats.cellucid.target import check_early, target_path
 from atlaswriter.formats.cellucid.validate import check_atlas
 from atlaswriter.formats.cellucid.write import export
 from atlaswriter.report import Report
-from atlaswriter.sources.base import Array, Column, Compressed, Matrix
+from atlaswriter.sources.base import AnyArray, Column
 from atlaswriter.sources.columns import column_from_pandas
 from atlaswriter.sources.memory import dense_of, matrix_of
+from atlaswriter.units import usable_cpus
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,6 +75,8 @@ def prepare(
     make_unique: bool = False,
     merge_equal_categories: bool = False,
     created_at: str | None = None,
+    strategy: Literal["auto", "memory", "spill"] = "auto",
+    spill_dir: str | PathLike[str] | None = None,
 ) -> Report:
     """Export arrays and tables to a Cellucid folder (layout v1).
 
@@ -137,6 +142,11 @@ connectivity_manifest_filename, connectivity_binary_dirname : str
         Merge categories that read the same as text instead of refusing them.
     created_at : str
         Time stamp to record, for reproducible exports; also taken from ``SOURCE_DATE_EPOCH``.
+    strategy : 'auto', 'memory' or 'spill'
+        How expression that is stored by cell is regrouped by gene: in memory (as many genes at once as fit), or by
+        way of temporary files. ``'auto'`` takes the quicker one that fits. The result is the same.
+    spill_dir : path
+        Folder for temporary files; by default beside `out_dir`.
 
     Returns
     -------
@@ -164,12 +174,14 @@ connectivity_manifest_filename, connectivity_binary_dirname : str
     report = Report(str(target), "cellucid v1")
     if target is not None:
         check_early(options, target, resources, problems)
+    budget = problems.attempt(Budget, resources.memory_budget) or Budget()
     with report.phase("check"):
         atlas = _atlas(given, problems)
-        check_atlas(atlas, options, target, problems)
+        problems.attempt(keep_arrays, atlas, budget, workers or usable_cpus())
+        problems.attempt(check_atlas, atlas, options, target, problems)
     problems.raise_if_any()
     assert target is not None  # noqa: S101 - no target is a problem
-    return export(atlas, options, target, resources, report)
+    return export(Export(atlas, options, target, resources, budget, report))
 
 
 def _options(given: Mapping[str, Any]) -> Options:
@@ -194,6 +206,8 @@ _OURS = (
     "make_unique",
     "merge_equal_categories",
     "created_at",
+    "strategy",
+    "spill_dir",
 )
 
 
@@ -225,7 +239,7 @@ def _reference(given: Mapping[str, Any]) -> Report:
 
 def _atlas(given: Mapping[str, Any], problems: Problems) -> Atlas:
     """The parts of the export, as far as they can be read."""
-    embeddings: dict[int, Array] = {}
+    embeddings: dict[int, AnyArray] = {}
     for dim in (1, 2, 3, 4):
         name = f"X_umap_{dim}d"
         if given[name] is not None:
@@ -236,31 +250,19 @@ def _atlas(given: Mapping[str, Any], problems: Problems) -> Atlas:
     if latent is None:
         problems.add("latent_space", "is missing", "it is needed for outlier quantiles; pass for example X_pca")
     else:
-        latent = problems.attempt(_latent, latent)
+        latent = problems.attempt(dense_of, latent, "latent_space")
     obs = _obs(given["obs"], given["obs_keys"], problems)
     genes = problems.attempt(_genes, given)
     graph = given["connectivities"]
     if graph is not None:
         graph = problems.attempt(matrix_of, graph, "connectivities")
     n_rows = len(given["obs"]) if hasattr(given["obs"], "columns") else None
-    n_cells = len(next(iter(embeddings.values()))) if embeddings else n_rows or 0
+    n_cells = next(iter(embeddings.values())).shape[0] if embeddings else n_rows or 0
     if n_rows not in (None, n_cells):
         problems.add("obs", f"has {n_rows} rows", f"the embeddings have {n_cells}")
     atlas = Atlas(n_cells, embeddings, latent, obs, genes, graph)
     atlas.vectors = _vectors(given["vector_fields"], atlas, problems)
     return atlas
-
-
-def _latent(latent: Any) -> Matrix:
-    """The latent space as it is, rows together."""
-    if hasattr(latent, "columns"):
-        return dense_of(latent, "latent_space")
-    matrix = matrix_of(latent, "latent_space")
-    if isinstance(matrix, Compressed) and matrix.axis == 1:
-        from scipy.sparse import csc_array
-
-        return matrix_of(csc_array((matrix.data, matrix.indices, matrix.indptr), matrix.shape).tocsr(), "latent_space")
-    return matrix
 
 
 def _obs(obs: Any, obs_keys: Any, problems: Problems) -> list[tuple[str, Column]]:
@@ -310,7 +312,7 @@ def _genes(given: Mapping[str, Any]) -> Genes | None:
     return Genes(ids, columns, matrix, id_column)
 
 
-def _vectors(fields: Any, atlas: Atlas, problems: Problems) -> dict[str, dict[int, Array]]:
+def _vectors(fields: Any, atlas: Atlas, problems: Problems) -> dict[str, dict[int, AnyArray]]:
     if not fields:
         return {}
     if not isinstance(fields, Mapping):

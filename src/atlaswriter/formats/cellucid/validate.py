@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +14,14 @@ from atlaswriter.errors import Problems, listed
 from atlaswriter.formats.cellucid import layout
 from atlaswriter.formats.cellucid.atlas import Atlas, Genes
 from atlaswriter.formats.cellucid.options import Options
-from atlaswriter.formats.cellucid.points import Frame
+from atlaswriter.formats.cellucid.points import BLOCK_ROWS, Frame
 from atlaswriter.names import plan_names, safe_name
 from atlaswriter.sinks import fs
-from atlaswriter.sources.base import Array, Categorical, Column, Compressed, Matrix
+from atlaswriter.sources.base import AnyArray, Categorical, Column, Compressed, Matrix, RowChunks, is_dense, row_blocks
+from atlaswriter.sources.lazy import Derived
 
-_CHECK_ROWS = 1 << 16
+# Values of expression looked at together.
+_CHECK_VALUES = 1 << 18
 _MAX_CELLS = 2**32 - 1
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _BEYOND = f"values beyond ±{_FLOAT32_MAX:.3g}, the largest the viewer can show"
@@ -34,14 +37,15 @@ def check_atlas(atlas: Atlas, options: Options, target: Path | None, problems: P
         problems.add("embeddings", "none was given", "pass X_umap_2d or X_umap_3d (--embedding)")
     if atlas.embeddings and not 0 < atlas.n_cells <= _MAX_CELLS:
         problems.add("cells", f"there are {atlas.n_cells}", f"an export has 1 to {_MAX_CELLS} cells")
-    frames = {}
     for dim, points in atlas.embeddings.items():
         where = f"X_umap_{dim}d"
         if _check_coordinates(points, atlas.n_cells, dim, where, problems) and atlas.n_cells:
-            frames[dim] = problems.attempt(Frame.around, points, where)
+            frame = problems.attempt(Frame.around, points, where)
+            if frame is not None:
+                atlas.frames[dim] = frame
     if atlas.latent is not None:
         _check_coordinates(atlas.latent, atlas.n_cells, None, "latent_space", problems)
-    _check_vectors(atlas, frames, case_sensitive, problems)
+    _check_vectors(atlas, case_sensitive, problems)
     _check_obs(atlas, options, case_sensitive, problems)
     _check_genes(atlas, options, case_sensitive, problems)
     if atlas.graph is not None:
@@ -51,7 +55,7 @@ def check_atlas(atlas: Atlas, options: Options, target: Path | None, problems: P
         atlas.warnings.append(f"4D points are written, but the viewer shows at most three dimensions{alone}")
 
 
-def _check_vectors(atlas: Atlas, frames: Mapping[int, Frame | None], case_sensitive: bool, problems: Problems) -> None:
+def _check_vectors(atlas: Atlas, case_sensitive: bool, problems: Problems) -> None:
     plan = plan_names(
         list(atlas.vectors),
         where="vector fields",
@@ -64,44 +68,41 @@ def _check_vectors(atlas: Atlas, frames: Mapping[int, Frame | None], case_sensit
         if safe_name(name) != name:
             problems.add(f"vector field {name!r}", "has characters that files cannot have", f"use {safe_name(name)!r}")
         for dim, vectors in by_dim.items():
-            where, frame = f"vector field {name!r} {dim}D", frames.get(dim)
+            where, frame = f"vector field {name!r} {dim}D", atlas.frames.get(dim)
             if _check_coordinates(vectors, atlas.n_cells, dim, where, problems) and frame is not None:
-                largest = max(float(vectors.max()), -float(vectors.min()))
+                blocks = row_blocks(vectors, BLOCK_ROWS)
+                largest = max((max(float(block.max()), -float(block.min())) for _, block in blocks), default=0.0)
                 if largest / frame.half > _FLOAT32_MAX:
                     problems.add(where, "overflows float32 in the embedding's scale", "rescale it")
 
 
-def _check_coordinates(array: Matrix, n_cells: int, columns: int | None, where: str, problems: Problems) -> bool:
+def _check_coordinates(array: AnyArray, n_cells: int, columns: int | None, where: str, problems: Problems) -> bool:
     """Whether the array can be used; what is wrong is added to `problems`."""
     if len(array.shape) != 2 or array.shape[0] != n_cells or array.shape[1] != (columns or array.shape[1]):
         wanted = f"({n_cells}, {columns if columns is not None else 'any'})"
         problems.add(where, f"has the shape {array.shape}", f"it must be {wanted}: one row per cell")
         return False
-    bad = _non_finite_entries(array) if isinstance(array, Compressed) else _non_finite_rows(array)
-    if bad.size:
+    n_bad, first = _non_finite_rows(array)
+    if n_bad:
         remedy = "leave these cells out, or set them to a finite place"
-        problems.add(where, f"{bad.size} cells are NaN or infinite, the first in rows {bad[:5].tolist()}", remedy)
-    return not bad.size
+        problems.add(where, f"{n_bad} cells are NaN or infinite, the first in rows {first}", remedy)
+    return not n_bad
 
 
-def _non_finite_entries(matrix: Compressed) -> NDArray[np.int64]:
-    """Rows of a CSR matrix with such entries."""
-    bad = np.flatnonzero(~np.isfinite(matrix.data))
-    return np.unique(matrix.indptr.searchsorted(bad, side="right") - 1)
-
-
-def _non_finite_rows(array: Array) -> NDArray[np.int64]:
+def _non_finite_rows(array: AnyArray) -> tuple[int, list[int]]:
+    """How many rows are not finite, and the first of them."""
+    n_bad, first = 0, list[int]()
     if array.dtype.kind != "f":
-        return np.empty(0, np.int64)
-    found = []
-    for start in range(0, array.shape[0], _CHECK_ROWS):
-        block = array[start : start + _CHECK_ROWS]
+        return n_bad, first
+    for start, block in row_blocks(array, BLOCK_ROWS):
         # A sum that is finite proves that all are; only a suspicious block is looked at value by value.
         with np.errstate(over="ignore", invalid="ignore"):
             suspicious = not np.isfinite(block.sum())
         if suspicious:
-            found.append(start + np.flatnonzero(~np.isfinite(block).all(axis=1)))
-    return np.concatenate(found) if found else np.empty(0, np.int64)
+            bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
+            n_bad += bad.size
+            first += (start + bad[: 5 - len(first)]).tolist()
+    return n_bad, first
 
 
 def _check_shape(matrix: Matrix, shape: tuple[int, int], where: str, problems: Problems) -> None:
@@ -125,7 +126,7 @@ def _check_obs(atlas: Atlas, options: Options, case_sensitive: bool, problems: P
             checked.append((key, _check_categories(column, options, where, problems)))
             continue
         checked.append((key, column))
-        if any(place.size for place in _beyond_float32(column.values)):
+        if any(places[0].size for _, places in _beyond_float32(column.values)):
             problems.add(where, _BEYOND, "rescale it, or leave it out")
     atlas.obs = checked
 
@@ -135,8 +136,9 @@ def _check_categories(column: Categorical, options: Options, where: str, problem
     if len(distinct) < len(column.categories):
         if options.merge_equal_categories:
             place = {label: code for code, label in enumerate(distinct)}
-            merged = np.array([place[label] for label in column.categories] + [-1])
-            column = Categorical(merged[column.codes], distinct)
+            merged = np.array([place[label] for label in column.categories] + [-1], np.int32)
+            codes = column.codes
+            column = Categorical(Derived([codes], codes.shape, merged.dtype, merged.__getitem__), distinct)
         else:
             counts = Counter(column.categories)
             repeated = [label for label in distinct if counts[label] > 1]
@@ -166,34 +168,39 @@ def _check_genes(atlas: Atlas, options: Options, case_sensitive: bool, problems:
         problems.add(f"{len(too_large)} genes", f"{_BEYOND}: {listed(too_large)}", "rescale them, or leave them out")
 
 
-def _beyond_float32(values: Array) -> Iterator[NDArray[np.int64]]:
-    """Places of finite values that float32 cannot hold, block by block; flat positions."""
+def _beyond_float32(values: AnyArray) -> Iterator[tuple[int, tuple[NDArray[np.int64], ...]]]:
+    """Places of finite values that float32 cannot hold, as `numpy.nonzero` in each block, and its first row."""
     if values.dtype.kind != "f" or values.dtype.itemsize <= 4:
         return
-    flat = values.reshape(-1, order="A")
-    for start in range(0, flat.size, _CHECK_ROWS):
-        block = np.abs(flat[start : start + _CHECK_ROWS])
-        yield start + np.flatnonzero((block > _FLOAT32_MAX) & (block < np.inf))
+    rows = max(1, _CHECK_VALUES // max(1, int(np.prod(values.shape[1:]))))
+    for first, values_there in row_blocks(values, rows):
+        block = np.abs(values_there)
+        yield first, np.nonzero((block > _FLOAT32_MAX) & (block < np.inf))
 
 
 def _genes_beyond_float32(genes: Genes) -> list[str]:
-    matrix = genes.matrix
-    columns: set[int] = set()
-    for places in _beyond_float32(matrix.data if isinstance(matrix, Compressed) else matrix):
-        if places.size:
-            columns.update(_columns_of(matrix, places).tolist())
+    matrix, columns = genes.matrix, set[int]()
+    if isinstance(matrix, Compressed) or is_dense(matrix):
+        columns = _columns_beyond_float32(matrix)
+    else:
+        chunks = cast("RowChunks", matrix)
+        for position in range(len(chunks.starts) - 1 if chunks.dtype == np.float64 else 0):
+            columns |= _columns_beyond_float32(chunks.chunk(position))
     return [gene for gene, column in zip(genes.ids, genes.columns.tolist(), strict=True) if column in columns]
 
 
-def _columns_of(matrix: Matrix, places: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Columns of entries: of a sparse matrix by position, of a dense one by flat position."""
-    columns: NDArray[np.int64]
-    if isinstance(matrix, Compressed):
-        columns = matrix.indices[places] if matrix.axis == 0 else matrix.indptr.searchsorted(places, "right") - 1
-    elif matrix.flags.f_contiguous and not matrix.flags.c_contiguous:
-        columns = places // matrix.shape[0]
-    else:
-        columns = places % matrix.shape[1]
+def _columns_beyond_float32(matrix: Compressed | AnyArray) -> set[int]:
+    columns: set[int] = set()
+    for first, places in _beyond_float32(matrix.data if isinstance(matrix, Compressed) else matrix):
+        if not places[0].size:
+            continue
+        if not isinstance(matrix, Compressed):
+            found = places[1]
+        elif matrix.axis == 0:
+            found = matrix.indices[first : first + int(places[0][-1]) + 1][places[0]]
+        else:
+            found = np.asarray(matrix.indptr[:]).searchsorted(first + places[0], "right") - 1
+        columns.update(found.tolist())
     return columns
 
 

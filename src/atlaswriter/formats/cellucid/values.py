@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from atlaswriter.engine.regroup import CodedColumns, Rules, SparseColumns, work_dtype
+from atlaswriter.engine.columns import CodedColumns, Rules, SparseColumns
+from atlaswriter.engine.rows import work_dtype
 from atlaswriter.formats.cellucid.layout import TOP
+from atlaswriter.formats.cellucid.payload import Payload
 from atlaswriter.kernels import quantize
 from atlaswriter.kernels._jit import readable
-from atlaswriter.sources.base import Array
+from atlaswriter.sources.base import AnyArray, Array, row_blocks
 
+# Values looked at together.
+_BLOCK_VALUES = 1 << 18
+# What a thread keeps of each array that it uses again.
+KEPT_BYTES = 2 << 20
 # Lifts ranges so small that top / range overflows; a power of two, so nothing is rounded.
 _LIFT = 2.0**600
 
@@ -25,15 +32,15 @@ class DenseColumn:
 
     Attributes
     ----------
-    codes
-        float32, uint8 or uint16, (n_cells,); valid until the same thread encodes the next column.
+    payload
+        float32, uint8 or uint16, (n_cells,); each segment is valid until the same thread makes another.
     bounds
         Values of code 0 and of the top code; empty for float32.
     n_missing
         Number of NaN and infinite values, stored as missing.
     """
 
-    codes: Array
+    payload: Payload
     bounds: list[float]
     n_missing: int
 
@@ -95,15 +102,27 @@ class ValueEncoder:
         quantize.pack(columns.rows, values, offsets, rules.table, rules.mode, rules.top, entries)
         return CodedColumns(entries, offsets, rules, n_missing)
 
-    def encode_dense(self, values: Array) -> DenseColumn:
-        """Encode one dense column, (n_cells,), whose finite values float32 can hold."""
-        values = readable(np.ascontiguousarray(values, dtype=work_dtype(values.dtype)))
-        bounds, n_missing = np.empty((1, 2)), np.empty(1, np.int64)
-        quantize.bounds(values, np.array([0, values.size]), values.size, bounds, n_missing)
-        rules, codes = self.rules(bounds), self._room("codes", values.size, self._dtype)
-        quantize.dense(values, rules.table[0], rules.mode, rules.top, codes)
-        stored = codes.view(np.float32) if self.bits is None else codes
-        return DenseColumn(stored, [] if rules.bounds is None else rules.bounds[0].tolist(), int(n_missing[0]))
+    def encode_dense(self, values: AnyArray) -> DenseColumn:
+        """Encode one dense column, (n_cells,), whose finite values float32 can hold; goes through it twice."""
+        bounds, n_missing = np.array([[np.inf, -np.inf]]), 0
+        for _, block in row_blocks(values, _BLOCK_VALUES):
+            found, missing = np.empty((1, 2)), np.empty(1, np.int64)
+            quantize.bounds(_workable(block), np.array([0, block.size]), block.size, found, missing)
+            bounds[0] = min(bounds[0, 0], found[0, 0]), max(bounds[0, 1], found[0, 1])
+            n_missing += int(missing[0])
+        rules = self.rules(bounds)
+        shown = [] if rules.bounds is None else rules.bounds[0].tolist()
+        return DenseColumn(Payload(values.shape[0], self._dtype.itemsize, self._coder(values, rules)), shown, n_missing)
+
+    def _coder(self, values: AnyArray, rules: Rules) -> Callable[[slice], Array]:
+        def codes_of(rows: slice) -> Array:
+            codes = self._room("codes", rows.stop - rows.start, self._dtype)
+            for first, block in row_blocks(values, _BLOCK_VALUES, rows.start, rows.stop):
+                target = codes[first - rows.start : first - rows.start + block.size]
+                quantize.dense(_workable(block), rules.table[0], rules.mode, rules.top, target)
+            return codes.view(np.float32) if self.bits is None else codes
+
+        return codes_of
 
     def dense(self, columns: CodedColumns, column: int) -> Array:
         """One whole column, (n_cells,), of coded ones."""
@@ -113,12 +132,18 @@ class ValueEncoder:
         return whole.view(np.float32) if self.bits is None else whole
 
     def _room(self, name: str, size: int, dtype: np.dtype) -> Array:
-        """An array used again by the same thread, grown as needed."""
+        """An array, used again by the same thread unless it is large."""
+        if size * dtype.itemsize > KEPT_BYTES:
+            return np.empty(size, dtype)
         room: Array | None = getattr(self._scratch, name, None)
         if room is None or room.size < size:
             room = np.empty(size, dtype)
             setattr(self._scratch, name, room)
         return room[:size]
+
+
+def _workable(values: Array) -> Array:
+    return readable(np.ascontiguousarray(values, dtype=work_dtype(values.dtype)))
 
 
 def spread(bounds: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -4,34 +4,36 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from threading import Event
+from typing import cast
 
 import numpy as np
 
 from atlaswriter.codecs import sparse_gzip
-from atlaswriter.engine.regroup import work_dtype
+from atlaswriter.engine.rows import value_dtype, work_dtype
 from atlaswriter.formats.cellucid import layout
 from atlaswriter.formats.cellucid.atlas import Atlas, Genes
-from atlaswriter.formats.cellucid.groups import coords_dtype
+from atlaswriter.formats.cellucid.graph import wanted_kernels as wanted_by_edges
+from atlaswriter.formats.cellucid.groups import wanted_kernels as wanted_by_groups
 from atlaswriter.formats.cellucid.options import Options
-from atlaswriter.kernels import csr, edges, groups, quantize
+from atlaswriter.kernels import csr, groups, quantize, shuffle
 from atlaswriter.kernels._jit import Kernel, warm
-from atlaswriter.sources.base import Categorical, Column, Compressed, Continuous
+from atlaswriter.sources.base import Categorical, Column, Compressed, Continuous, RowChunks, is_dense, is_sparse
 
 log = logging.getLogger(__name__)
 
 Wanted = tuple[Kernel, str]
 
 
-def warm_up(atlas: Atlas, options: Options, stop: Event | None = None) -> None:
-    """Compile, or load from the cache, what this export needs; says so when it takes a moment.
+def warm_up(wanted: Iterable[Wanted], stop: Event | None = None) -> None:
+    """Compile kernels, or load them from the cache; says so when it takes a moment.
 
     `stop` is looked at between kernels.
     """
     start = time.perf_counter()
-    compiled = warm(dict.fromkeys(wanted_kernels(atlas, options)), announce, stop)
+    compiled = warm(dict.fromkeys(wanted), announce, stop)
     log.debug("%d kernels compiled in %.1f s", compiled, time.perf_counter() - start)
 
 
@@ -58,15 +60,11 @@ def wanted_kernels(atlas: Atlas, options: Options) -> Iterator[Wanted]:
         yield from _gene_kernels(atlas, options)
     yield from _obs_kernels(atlas, options)
     if atlas.graph is not None:
-        yield from _graph_kernels(atlas)
+        yield from wanted_by_edges(atlas.graph, atlas.n_cells)
 
 
 def _short(dtype: np.dtype) -> str:
     return f"{dtype.kind}{dtype.itemsize}"
-
-
-def _index(dtype: np.dtype) -> str:
-    return "i4" if dtype == np.int32 else "i8"
 
 
 def _code(bits: int | None) -> str:
@@ -79,23 +77,41 @@ def _dense_kernels(value: str, bits: int | None) -> Iterator[Wanted]:
 
 
 def _gene_kernels(atlas: Atlas, options: Options) -> Iterator[Wanted]:
-    matrix, bits = atlas.genes.matrix if atlas.genes is not None else None, options.var_quantization
-    if not isinstance(matrix, Compressed):
-        if matrix is not None:
-            yield from _dense_kernels(_short(work_dtype(matrix.dtype)), bits)
+    if atlas.genes is None:
         return
-    value, index = _short(work_dtype(matrix.data.dtype)), _index(matrix.indices.dtype)
-    if matrix.axis == 0:
-        arrays = f"(i8[::1], {index}[::1], {value}[::1], i8, i8"
-        yield csr.measure, f"{arrays}, i8[::1], i8[::1], {value}[::1], {value}[::1], i8[::1])"
-        yield csr.place, f"{arrays}, i4[::1], i8[::1], f8[:, ::1], i8, i8, i8[::1])"
-    else:
+    matrix, bits = atlas.genes.matrix, options.var_quantization
+    if is_dense(matrix):
+        yield from _dense_kernels(_short(work_dtype(matrix.dtype)), bits)
+        return
+    stored = cast("Compressed | RowChunks", matrix)
+    value, indices = _short(work_dtype(value_dtype(stored))), _indices(stored)
+    if isinstance(matrix, Compressed) and matrix.axis == 1:
         yield csr.in_order, "(u4[::1], i8[::1])"
         yield quantize.bounds, f"({value}[::1], i8[::1], i8, f8[:, ::1], i8[::1])"
         yield quantize.pack, f"(u4[::1], {value}[::1], i8[::1], f8[:, ::1], i8, i8, i8[::1])"
+    else:
+        arrays = f"(i8[::1], {indices}[::1], {value}[::1], i8, i8"
+        yield csr.measure, f"{arrays}, i8[::1], i8[::1], {value}[::1], {value}[::1], i8[::1])"
+        yield csr.place, f"{arrays}, i4[::1], i8[::1], f8[:, ::1], i8, i8, i8[::1])"
     yield quantize.scatter, f"(i8[::1], {_code(bits)}[::1])"
     if options.level is not None:
         yield from sparse_gzip.wanted_kernels((bits or 32) // 8, options.level)
+
+
+def spill_kernels(genes: Genes) -> Iterator[Wanted]:
+    """What regrouping by way of temporary files calls besides."""
+    matrix = genes.matrix
+    if is_sparse(matrix):
+        dtype = work_dtype(value_dtype(matrix))
+        value = _short(dtype)
+        yield (
+            csr.group,
+            f"(i8[::1], {_indices(matrix)}[::1], {value}[::1], i8, i4[::1], i8[::1], i8[::1], u4[::1], {value}[::1])",
+        )
+        yield csr.append, f"(i8[::1], u4[::1], {value}[::1], i8, f8[:, ::1], i8, i8, i8[::1], i8[::1])"
+        for size in {4, 8, dtype.itemsize}:
+            yield shuffle.split, f"(u{size}[::1], u1[:, ::1])"
+            yield shuffle.join, f"(u1[:, ::1], u{size}[::1])"
 
 
 def _obs_kernels(atlas: Atlas, options: Options) -> Iterator[Wanted]:
@@ -105,23 +121,11 @@ def _obs_kernels(atlas: Atlas, options: Options) -> Iterator[Wanted]:
             yield from _dense_kernels(_short(work_dtype(column.values.dtype)), bits)
             continue
         yield from _dense_kernels("f4", bits)
-        code = f"u{layout.codes_bits(len(column.categories), options.obs_categorical_dtype) // 8}"
-        yield groups.count, f"({code}[::1], i8[::1])"
-        yield groups.ranks, "(f8[::1], i8[::1], u4[::1], f4[::1])"
+        codes = np.dtype(layout.DTYPES[layout.codes_bits(len(column.categories), options.obs_categorical_dtype)])
+        yield groups.count, f"({_short(codes)}[::1], i8[::1])"
         for array in [*atlas.embeddings.values(), *([] if atlas.latent is None else [atlas.latent])]:
-            dtype = array.data.dtype if isinstance(array, Compressed) else array.dtype
-            coords = f"({_short(coords_dtype(dtype))}[:, ::1], {code}[::1], f8[::1], f8, f8[:, ::1]"
-            yield groups.add, f"{coords})"
-            yield groups.distances, f"{coords}, i8[::1], f8[::1], u4[::1], i8)"
-            yield groups.add_near, f"{coords}, f8[::1], i8[::1], f8[:, ::1])"
+            yield from wanted_by_groups(array.dtype, codes)
 
 
-def _graph_kernels(atlas: Atlas) -> Iterator[Wanted]:
-    graph = atlas.graph
-    index = _index(graph.indices.dtype) if isinstance(graph, Compressed) else "i8"
-    end = f"u{layout.index_dtype(atlas.n_cells)[1]}"
-    lists = f"(i8[::1], {index}[::1]"
-    yield edges.rows_ascend, f"{lists})"
-    yield edges.count_below, f"{lists}, i8[::1])"
-    yield edges.place_below, f"{lists}, i8[::1], {index}[::1])"
-    yield edges.merge, f"{lists}, i8[::1], {index}[::1], i8[::1], {end}[::1], {end}[::1])"
+def _indices(matrix: Compressed | RowChunks) -> str:
+    return "i4" if isinstance(matrix, Compressed) and matrix.indices.dtype == np.int32 else "i8"

@@ -4,45 +4,35 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 from atlaswriter import __version__
-from atlaswriter.engine.budget import Budget
 from atlaswriter.engine.run import Team
+from atlaswriter.engine.spill import refuse_full_disk
+from atlaswriter.engine.strategy import SPILL
 from atlaswriter.formats.cellucid import costs, layout
-from atlaswriter.formats.cellucid.atlas import Atlas
+from atlaswriter.formats.cellucid.atlas import Atlas, Export
+from atlaswriter.formats.cellucid.edgefiles import write_edges
 from atlaswriter.formats.cellucid.genes import GeneWriter
-from atlaswriter.formats.cellucid.graph import extract_edges
 from atlaswriter.formats.cellucid.job import Job
 from atlaswriter.formats.cellucid.obs import Entry, ObsWriter
-from atlaswriter.formats.cellucid.options import Options, Resources
-from atlaswriter.formats.cellucid.points import Frame
-from atlaswriter.formats.cellucid.warmup import warm_up
+from atlaswriter.formats.cellucid.options import Options
+from atlaswriter.formats.cellucid.plan import Plan, make_plan
+from atlaswriter.formats.cellucid.warmup import spill_kernels, wanted_kernels, warm_up
 from atlaswriter.progress import Progress
 from atlaswriter.report import Report
+from atlaswriter.sinks import fs
 from atlaswriter.sinks.folder import FolderSink
-from atlaswriter.sources.base import Array, Matrix
-from atlaswriter.units import usable_cpus
+from atlaswriter.sources.base import Continuous, matrix_bytes
 
 log = logging.getLogger(__name__)
 
 
-def export(atlas: Atlas, options: Options, target: Path, resources: Resources, report: Report) -> Report:
+def export(prepared: Export) -> Report:
     """Write and publish one export.
-
-    Parameters
-    ----------
-    atlas
-        What to export; `check_atlas` has passed it.
-    options, resources
-        `check_early` has passed them.
-    target
-        The folder to appear.
-    report
-        Begun by the caller; closed here and returned.
 
     Raises
     ------
@@ -51,22 +41,32 @@ def export(atlas: Atlas, options: Options, target: Path, resources: Resources, r
     OutputError
         The output cannot be written; the target is as it was.
     """
+    atlas, options, budget, report = prepared.atlas, prepared.options, prepared.budget, prepared.report
+    resources, target = prepared.resources, prepared.target
     with report.phase("kernels"):
-        warm_up(atlas, options)
-    # After the kernels: the memory they take is there before the work begins.
-    budget = Budget(resources.memory_budget)
-    workers = resources.workers or usable_cpus()
-    budget.require(*costs.largest(atlas, options, workers))
-    budget.set_aside(costs.converted(atlas), "coordinates")
-    with FolderSink(target, force=options.force) as sink, Team(workers, budget) as team:
+        warm_up(wanted_kernels(atlas, options))
+    budget.settle()
+    plan = make_plan(prepared)
+    spill_dir = None if resources.spill_dir is None else Path(resources.spill_dir)
+    refuse_full_disk(spill_dir or fs.nearest_existing(target.absolute().parent), plan.spill_bytes)
+    if plan.choice is not None:
+        log.info("regrouping expression: %s", plan.choice)
+        report.contents["regrouping"] = str(plan.choice)
+    if atlas.genes is not None and plan.choice is not None and plan.choice.strategy == SPILL:
+        warm_up(spill_kernels(atlas.genes))
+    budget.set_aside(plan.workers * costs.WORKER_BYTES, "threads")
+    with (
+        FolderSink(target, force=options.force, spill_dir=spill_dir) as sink,
+        Team(plan.workers, budget) as team,
+    ):
         job = Job(atlas.n_cells, options, team, sink, Progress(resources.progress))
         with report.phase("write") as phase, job.progress.phase(target.name, payload_bytes(atlas, options)):
-            _write_parts(atlas, job, report)
+            _write_parts(atlas, job, plan, report)
             phase.bytes = sink.bytes_written
         with report.phase("publish"):
             sink.publish()
         report.files, report.bytes_out = len(sink.files), sink.bytes_written
-    report.bytes_in = _input_bytes(atlas)
+    report.bytes_in = input_bytes(atlas)
     report.warnings += atlas.warnings
     report.renamed += atlas.renamed
     report.close()
@@ -75,22 +75,23 @@ def export(atlas: Atlas, options: Options, target: Path, resources: Resources, r
     return report
 
 
-def _write_parts(atlas: Atlas, job: Job, report: Report) -> None:
+def _write_parts(atlas: Atlas, job: Job, plan: Plan, report: Report) -> None:
     """Submit the parts, longest first; write the manifests once all are there, the identity last."""
-    frames = {dim: Frame.around(points, f"X_umap_{dim}d") for dim, points in sorted(atlas.embeddings.items())}
     names = job.options.layout
     job.sink.make_dir(names.obs_dir)
     graph = _submit_graph(atlas, job)
-    fields = ObsWriter(atlas, frames, job).submit()
-    _submit_points(atlas, frames, job)
+    obs = ObsWriter(atlas, atlas.frames, job)
+    fields = obs.submit()
+    _submit_points(atlas, job)
     genes = None
-    if atlas.genes is not None:
+    if atlas.genes is not None and plan.choice is not None:
         job.sink.make_dir(names.var_dir)
         genes = GeneWriter(atlas.genes, job)
-        genes.run()
+        genes.run(plan.choice)
         report.warnings += genes.warnings()
     job.team.wait()
     entries = [field() for field in fields]
+    report.spill_bytes = obs.spill_bytes + (0 if genes is None else genes.spill_bytes)
     report.warnings += [text for entry in entries for text in entry.warnings]
     n_edges = None if graph is None else _write_graph_manifest(graph.result(), job)
     _write_table_manifests(atlas, entries, genes, job)
@@ -104,43 +105,24 @@ def _submit_graph(atlas: Atlas, job: Job) -> Future[tuple[int, int]] | None:
         return None
     directory = job.options.layout.connectivity_dir
     job.sink.make_dir(directory)
-    memory = costs.graph(atlas.graph)
-    return job.team.submit(_write_edges, atlas.graph, directory, job, memory=memory, what="connectivities")
+    fixed, rooms = costs.edges(atlas.graph)
+    room = rooms.within(job.team.budget.free - fixed)
+    return job.team.submit(write_edges, atlas.graph, directory, room, job, memory=fixed + room, what="connectivities")
 
 
-def _write_edges(graph: Matrix, directory: str, job: Job) -> tuple[int, int]:
-    edges = extract_edges(graph)
-    compressed = job.options.level is not None
-    # Sources are runs: 7 ms for 1.6 M edges and 0.57 of ISA-L's bytes, as many as zlib 6 makes in 75 ms.
-    # Destinations are close to noise: ISA-L makes 1.04 of zlib 6's bytes, in 23 instead of 760 ms.
-    job.write_repeats(layout.edges_file(directory, "src", compressed), edges.sources)
-    job.write(layout.edges_file(directory, "dst", compressed), edges.destinations)
-    job.progress.add(edges.sources.nbytes + edges.destinations.nbytes)
-    return edges.sources.size, edges.max_neighbors
-
-
-def _submit_points(atlas: Atlas, frames: Mapping[int, Frame], job: Job) -> None:
-    compressed = job.options.level is not None
-
-    def write(path: str, normalise: Callable[[], Array]) -> None:
-        content = normalise()
-        job.write(path, content)
-        job.progress.add(content.nbytes)
-
-    for dim, frame in frames.items():
-        path, points = layout.points_file(dim, compressed), atlas.embeddings[dim]
-        job.team.submit(write, path, lambda f=frame, p=points: f.points(p), memory=costs.points(atlas.n_cells, dim))
+def _submit_points(atlas: Atlas, job: Job) -> None:
+    compressed, team = job.options.level is not None, job.team
+    for dim, points in sorted(atlas.embeddings.items()):
+        payload = atlas.frames[dim].points(points)
+        path = layout.points_file(dim, compressed)
+        team.submit(job.write, path, payload, memory=costs.points(points), what=f"the {dim}D embedding")
     if atlas.vectors:
         job.sink.make_dir(layout.VECTORS_DIR)
     for name, by_dim in atlas.vectors.items():
         for dim, raw in by_dim.items():
+            payload = atlas.frames[dim].vectors(raw)
             path = layout.vectors_file(name, dim, compressed)
-            job.team.submit(
-                write,
-                path,
-                lambda f=frames[dim], r=raw: f.vectors(r),
-                memory=costs.points(atlas.n_cells, dim),
-            )
+            team.submit(job.write, path, payload, memory=costs.points(raw), what=f"vector field {name!r}")
 
 
 def _write_graph_manifest(counted: tuple[int, int], job: Job) -> int:
@@ -229,9 +211,9 @@ def payload_bytes(atlas: Atlas, options: Options) -> int:
     return total
 
 
-def _input_bytes(atlas: Atlas) -> int:
-    """Bytes of the arrays that were gone through."""
+def input_bytes(atlas: Atlas) -> int:
+    """Bytes of the arrays that are gone through."""
     arrays: list[Any] = [*atlas.embeddings.values(), *(a for dims in atlas.vectors.values() for a in dims.values())]
-    arrays += [getattr(column, "values", getattr(column, "codes", None)) for _, column in atlas.obs]
+    arrays += [column.values if isinstance(column, Continuous) else column.codes for _, column in atlas.obs]
     arrays += [part for part in (atlas.latent, atlas.graph, atlas.genes and atlas.genes.matrix) if part is not None]
-    return sum(int(array.nbytes) for array in arrays)
+    return sum(matrix_bytes(array) for array in arrays)
