@@ -11,6 +11,8 @@ from atlaswriter.errors import InputError, Problem
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?)b?\s*", re.IGNORECASE)
 _POWERS = "kmgtp"
 _CGROUP = Path("/sys/fs/cgroup")
+# Parameters of glibc's mallopt.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def parse_bytes(size: str | int, where: str = "memory_budget") -> int:
@@ -141,3 +143,22 @@ def resident_memory() -> int:
         return pages * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return peak_memory()
+
+
+def return_freed_memory() -> None:
+    """Let the C library give large blocks back to the system as soon as they are freed.
+
+    glibc raises the size of these up to 32 MiB, and what it keeps at the end of its heap to twice as much, whenever
+    such a block is freed (mallopt(3)). A CSR export in 16 bit of 2,000,000 × 200 with a budget of 304 MiB, so in
+    batches of some 25 MiB, reached 318 MiB in 3.6 s; with a size that stays at 8 MiB 288 MiB in 4.0 s, at 4 MiB 280
+    in 4.3 s, at 1 MiB 270 in 4.7 s. Without a budget there is no difference at 8 MiB. It holds for the whole process
+    from then on; other C libraries are left alone.
+    """
+    try:
+        import ctypes
+
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, ImportError, OSError, TypeError):
+        return
+    for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
+        mallopt(parameter, 8 << 20)

@@ -446,7 +446,10 @@ def wide(kind, n, columns=20):
 def test_defect_28_full_length_temporaries(original, tmp_path, kind):
     """Several temporaries of a column's length for each, and a dense float32 copy of a sparse latent space."""
     # Blocks of a sparse latent space take a few MiB, whatever its size.
-    given = wide(kind, 400_000 if kind == "sparse latent space" else 100_000) | {"obs_continuous_quantization": 8, "var_quantization": 8}
+    given = wide(kind, 400_000 if kind == "sparse latent space" else 100_000) | {
+        "obs_continuous_quantization": 8,
+        "var_quantization": 8,
+    }
     prepare(out_dir=tmp_path / "warm", **arguments())
     peak = peak_per_cell(lambda out, **given: prepare(out_dir=out, **given), tmp_path / "ours", given | {"workers": 1})
     before = peak_per_cell(lambda out, **given: theirs(original, out, **given), tmp_path / "theirs", given)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from atlaswriter.errors import BudgetError
 from atlaswriter.sources.base import AnyArray, n_bytes, overhead
 from atlaswriter.sources.lazy import is_stored, load
-from atlaswriter.units import format_bytes, parse_bytes, resident_memory, usable_memory
+from atlaswriter.units import format_bytes, parse_bytes, resident_memory, return_freed_memory, usable_memory
 
 # What numba and cached kernels take once they are loaded; compiling them takes 60 MiB more.
 _KERNELS = 160 << 20
@@ -41,6 +41,7 @@ class Budget:
     """
 
     def __init__(self, limit: str | int | None = None) -> None:
+        return_freed_memory()
         self.base = resident_memory() + (0 if "numba" in sys.modules else _KERNELS)
         if limit is None:
             self.limit = self.base + max(usable_memory() - self.base, 0) // 2
@@ -104,11 +105,18 @@ class Budget:
         finally:
             self.give_back(size)
 
-    def take(self, size: int, what: str) -> None:
-        """Draw `size` bytes until `give_back`; waits for them, or raises `BudgetError`."""
+    def take(self, size: int, what: str, others: Callable[[], object] = lambda: True) -> None:
+        """Draw `size` bytes until `give_back`; waits for them, or raises `BudgetError`.
+
+        `others` says whether anybody is left who may give some back.
+        """
         self.require(size, what)
         with self._changed:
-            self._changed.wait_for(lambda: self._taken + size <= self.free)
+            self._changed.wait_for(lambda: self._taken + size <= self.free or not others())
+            if self._taken + size > self.free:
+                taken = format_bytes(self._taken)
+                found = f"{what} needs {format_bytes(size)} of {format_bytes(self.free)}, of which {taken} are taken"
+                raise BudgetError(f"{found}; this should have been planned for: report it, and use a larger budget")
             self._taken += size
             self.peak = max(self.peak, self._kept + self._taken)
 

@@ -9,7 +9,7 @@ for which the matrix is read once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,11 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atlaswriter.engine.columns import Batch, CodedColumns, MakeRules, SparseColumns, split
-from atlaswriter.engine.rows import Rows, inside, work_dtype
+from atlaswriter.engine.rows import Rows, work_dtype
 from atlaswriter.engine.run import Team
+from atlaswriter.errors import InputError, Problem
 from atlaswriter.kernels import csr
 from atlaswriter.kernels._jit import readable
 from atlaswriter.sources.base import AnyArray, Array, Compressed, in_memory, overhead
+from atlaswriter.sources.lazy import check_inside
 
 # Rows of a dense matrix in memory transposed at a time: a few hundred genes of them stay in the cache.
 _BLOCK_ROWS = 512
@@ -34,6 +36,9 @@ _DENSE_ROOM = 32 << 20
 # encoding 128 Ki sparse values 1 ms; larger pieces leave the last thread alone for longer.
 PIECE_VALUES, PIECE_GENES = 1 << 17, 64
 ENTRY_BYTES = 8
+
+# Told of entries that were read for the first time, as bytes of coded ones.
+OnRead = Callable[[int], None]
 
 
 class Grouping(Protocol):
@@ -108,7 +113,7 @@ class ByColumn:
         runs = [slice(int(starts[a]), int(ends[b])) for a, b in zip(cuts, last, strict=True)]
         rows, values = (_joined(array, runs) for array in (matrix.indices, matrix.data))
         if not in_memory(matrix.indices):
-            inside(rows, matrix.shape[0], matrix.where)
+            check_inside(rows, matrix)
         if rows.dtype == np.int32 and rows.flags.c_contiguous and rows.dtype.isnative:
             rows = rows.view(np.uint32)  # none is negative
         rows = readable(np.ascontiguousarray(rows, dtype=np.uint32))
@@ -178,8 +183,10 @@ class InMemory:
 
     spill_bytes = 0
 
-    def __init__(self, rows: Rows, genes: NDArray[np.int64], make_rules: MakeRules, team: Team) -> None:
-        self._rows, self._genes, self._team = rows, genes, team
+    def __init__(
+        self, rows: Rows, genes: NDArray[np.int64], make_rules: MakeRules, team: Team, on_read: OnRead
+    ) -> None:
+        self._rows, self._genes, self._team, self._on_read = rows, genes, team, on_read
         self._parts = rows.parts(team.workers)
         measured = self._measure()
         if any(part.repeats for part in measured):
@@ -196,7 +203,8 @@ class InMemory:
 
         def go(one: Measured, part: tuple[int, int]) -> None:
             for block in rows.blocks(*part):
-                one.add(block.indptr, block.indices, block.values, block.first, block.offset)
+                one.add(*block)
+                self._on_read(ENTRY_BYTES * block.indices.size)
 
         for future in [self._team.submit(go, one, part) for one, part in zip(measured, self._parts, strict=True)]:
             future.result()
@@ -218,10 +226,12 @@ class InMemory:
                 csr.place(*block, slot, cursor, rules.table, rules.mode, rules.top, entries)
 
         # Each part writes behind the parts before it, so rows ascend within a gene.
-        cursors = offsets[:-1] + np.cumsum(counts, axis=0) - counts
-        parts = zip(self._parts, cursors, strict=False)
-        for future in [self._team.submit(place, part, cursor.copy()) for part, cursor in parts]:
+        cursors = np.ascontiguousarray(offsets[:-1] + np.cumsum(counts, axis=0) - counts)
+        ends = cursors + counts
+        for future in [self._team.submit(place, *pair) for pair in zip(self._parts, cursors, strict=False)]:
             future.result()
+        if self._parts and not np.array_equal(cursors, ends):
+            raise InputError(Problem(rows.where, "changed while it was read", "export it again"))
         return CodedColumns(entries, offsets, rules, self._n_missing[batch])
 
 

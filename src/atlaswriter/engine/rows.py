@@ -10,13 +10,15 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from atlaswriter.errors import InputError, Problem
 from atlaswriter.kernels._jit import readable
 from atlaswriter.sources.base import Array, Compressed, RowChunks, in_memory, overhead
+from atlaswriter.sources.lazy import check_inside
 
 # Entries of a block: a buffer of this size for each array. Blocks of 256 Ki to 4 Mi entries took the same
 # time (500 million entries, uncompressed HDF5).
 BLOCK_ENTRIES = 1 << 20
+# Entries that are added up together, which takes some 60 bytes of each.
+_SUM_ENTRIES = 1 << 18
 # Row pointers looked at together.
 _WINDOW_ROWS = 1 << 17
 # Places where the row pointers of a stored matrix are looked up to share out its rows.
@@ -52,6 +54,10 @@ class Rows(Protocol):
     def dtype(self) -> np.dtype:
         """Dtype of the values in blocks."""
 
+    @property
+    def where(self) -> str:
+        """Name of the matrix in messages."""
+
     def parts(self, count: int) -> list[tuple[int, int]]:
         """Ranges of rows, about `count`, with about as many entries each."""
 
@@ -76,14 +82,6 @@ def kernel_indices(indices: Array) -> Array:
     """Indices in a dtype that kernels take (scipy and HDF5 files know others too)."""
     known = indices.dtype in (np.int32, np.int64) and indices.dtype.isnative
     return readable(np.ascontiguousarray(indices, dtype=None if known else np.int64))
-
-
-def inside(indices: Array, n_columns: int, where: str) -> Array:
-    """The indices, which kernels use unchecked; `InputError` if one leaves the matrix."""
-    if indices.size and int(indices.view(f"u{indices.itemsize}").max()) >= n_columns:  # negative ones are huge
-        found = f"damaged sparse matrix: indices go from {indices.min()} to {indices.max()} with {n_columns} columns"
-        raise InputError(Problem(where, found, "write it again from its source"))
-    return indices
 
 
 def rows_of(matrix: Compressed | RowChunks) -> Rows:
@@ -128,6 +126,11 @@ class StoredRows:
         """Dtype of the values in blocks."""
         return work_dtype(self.matrix.data.dtype)
 
+    @property
+    def where(self) -> str:
+        """Name of the matrix in messages."""
+        return self.matrix.where
+
     def adding_up(self) -> StoredRows:
         """The same with repeated entries of a row added up."""
         return replace(self, add_up=True)
@@ -144,6 +147,7 @@ class StoredRows:
 
     def blocks(self, first: int, last: int, entries: int = BLOCK_ENTRIES) -> Iterator[Block]:
         """Some rows, block by block."""
+        entries = min(entries, _SUM_ENTRIES) if self.add_up else entries
         for start in range(first, last, _WINDOW_ROWS):
             stop = min(start + _WINDOW_ROWS, last)
             window = readable(np.ascontiguousarray(self.matrix.indptr[start : stop + 1], dtype=np.int64))
@@ -158,7 +162,7 @@ class StoredRows:
         matrix, entries = self.matrix, slice(int(indptr[0]), int(indptr[-1]))
         indices, values = matrix.indices[entries], matrix.data[entries]
         if not in_memory(matrix.indices):
-            inside(indices, self.n_columns, matrix.where)
+            check_inside(indices, matrix)
         indices = kernel_indices(indices)
         if self.add_up:
             indptr, indices, sums = _added_up(indptr - indptr[0], indices, values, self.n_columns)
@@ -187,6 +191,11 @@ class MadeRows:
     def dtype(self) -> np.dtype:
         """Dtype of the values in blocks."""
         return work_dtype(self.matrix.dtype)
+
+    @property
+    def where(self) -> str:
+        """Name of the matrix in messages."""
+        return self.matrix.where
 
     def adding_up(self) -> MadeRows:
         """The same with repeated entries of a row added up."""

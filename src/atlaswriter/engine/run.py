@@ -47,9 +47,11 @@ class Team:
         """Start a piece of work once its `memory` bytes are free.
 
         `what` names it in a `BudgetError`. Whoever submits is responsible for no piece needing
-        more than is left beside what the submitter itself holds.
+        more than is left beside what the submitter itself holds. When an earlier piece has failed,
+        its error is raised instead.
         """
-        self.budget.take(memory, what)
+        self.raise_if_failed()
+        self.budget.take(memory, what, lambda: self._pending)
         future: Future[T]
         if self._pool is None:
             future = Future()
@@ -68,10 +70,11 @@ class Team:
         return future
 
     def _finish(self, future: Future[Any], memory: int) -> None:
-        self.budget.give_back(memory)
         if not future.cancelled() and future.exception() is not None:
             self._failed.append(future)
         self._pending.discard(future)
+        # Last, as it wakes whoever waits, who looks at the rest.
+        self.budget.give_back(memory)
 
     def raise_if_failed(self) -> None:
         """Raise what a finished piece of work raised, if any did."""

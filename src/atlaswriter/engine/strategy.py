@@ -11,10 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atlaswriter.engine.columns import MakeRules
-from atlaswriter.engine.regroup import ENTRY_BYTES, ByColumn, Dense, Grouping, InMemory, column_value_bytes, dense_rows
+from atlaswriter.engine.regroup import (
+    ENTRY_BYTES,
+    PIECE_VALUES,
+    ByColumn,
+    Dense,
+    Grouping,
+    InMemory,
+    OnRead,
+    column_value_bytes,
+    dense_rows,
+)
 from atlaswriter.engine.rows import block_bytes, rows_of, value_dtype, work_dtype
 from atlaswriter.engine.run import Team
-from atlaswriter.engine.spill import Spilled
+from atlaswriter.engine.spill import Spilled, frame_bytes
 from atlaswriter.sources.base import (
     AnyArray,
     Compressed,
@@ -31,9 +41,11 @@ from atlaswriter.units import format_bytes
 
 GROUPED, MEMORY, SPILL = "grouped", "memory", "spill"
 
-# Seconds an entry takes on one core (1,000,000 × 2,000 at 7 %): counting and bounding it; coding and
-# putting it in its place; sorting it into a temporary file; bringing it back.
-_MEASURE, _PLACE, _WRITE, _BACK = 2.2e-9, 6e-9, 14e-9, 7e-9
+# Seconds an entry takes on one core (500 million of them): counting and bounding it; sorting it into a temporary
+# file; bringing it back.
+_MEASURE, _WRITE, _BACK = 2.2e-9, 18e-9, 10e-9
+# Temporary files are written and read, bytes a second.
+_DISK_SPEED = 1e9
 # Reading memory once more, and fresh memory, bytes a second.
 _MEMORY_SPEED = 5e9
 # Bytes of entries a second from somebody who makes them (dask).
@@ -67,6 +79,8 @@ class Choice:
         About how long reading and regrouping take.
     spill_bytes
         About how much is written to temporary files.
+    part_entries
+        Entries of a part of the rows there.
     """
 
     strategy: str
@@ -77,6 +91,7 @@ class Choice:
     passes: int = 1
     seconds: float = 0.0
     spill_bytes: int = 0
+    part_entries: int = 0
 
     def needs(self, encoding: int) -> int:
         """Bytes it takes where encoding the largest gene takes so many."""
@@ -127,6 +142,11 @@ def whole_room(matrix: Matrix, n_genes: int, workers: int, strategy: str = "auto
     return min(ways, key=lambda way: way.seconds).needs(0)
 
 
+def _place(n_genes: int) -> float:
+    """Seconds that coding an entry and putting it in its place takes: 6 ns with 2,000 genes, 14 with 10,000."""
+    return min(4e-9 + n_genes * 1e-12, 14e-9)
+
+
 def is_grouped(matrix: Matrix) -> bool:
     """Whether the values of a gene lie together."""
     if isinstance(matrix, Compressed):
@@ -152,7 +172,7 @@ def largest_gene(matrix: Matrix) -> int:
 
 def _ways(matrix: Matrix, n_genes: int, workers: int, room: int, strategy: str) -> list[Choice]:
     if is_grouped(matrix):
-        gene = largest_gene(matrix) * column_value_bytes(matrix) if isinstance(matrix, Compressed) else 0
+        gene = _grouped_room(matrix) if isinstance(matrix, Compressed) else 0
         return [Choice(GROUPED, gene_room=gene, seconds=_read_seconds(matrix) / workers)]
     if is_dense(matrix):
         return list(_dense_ways(matrix, n_genes, workers, room))
@@ -161,21 +181,29 @@ def _ways(matrix: Matrix, n_genes: int, workers: int, room: int, strategy: str) 
     return [way for way in ways if strategy in ("auto", way.strategy)]
 
 
+def _grouped_room(matrix: Compressed) -> int:
+    """Bytes that reading a piece of genes of a CSC matrix takes."""
+    entries = max(largest_gene(matrix), min(PIECE_VALUES, matrix.nnz))
+    return entries * column_value_bytes(matrix) + overhead(matrix.indices) + overhead(matrix.data)
+
+
 def _memory_ways(matrix: Compressed | RowChunks, n_genes: int, workers: int, room: int) -> Iterator[Choice]:
     entries, n_stored = entries_of(matrix, n_genes), entries_of(matrix, matrix.shape[1])
     least = largest_gene(matrix) * ENTRY_BYTES
-    whole = max(entries * ENTRY_BYTES, least)
-    each = (n_stored * _MEASURE + entries * _PLACE) / workers
+    # Chosen genes may have more entries than others.
+    whole = max(min(n_stored, matrix.shape[0] * n_genes) * ENTRY_BYTES, least)
+    expected = max(entries * ENTRY_BYTES, least)
+    each = (n_stored * _MEASURE + entries * _place(n_genes)) / workers
     reading = workers * block_bytes(matrix)
     batch_room = min(max(room - reading, least), whole)
-    batches = -(-whole // batch_room) if whole else 1
+    batches = -(-expected // batch_room) if whole else 1
     again = (batches - 1) * n_stored * _MEASURE / workers
     seconds = each + again + (1 + batches) * _read_seconds(matrix) / workers
     yield Choice(MEMORY, reading, batch_room, passes=1 + batches, seconds=seconds)
     if isinstance(matrix, Compressed) and not in_memory(matrix.data):
         held = matrix.nbytes + reading
         batch_room = min(max(room - held, least), whole)
-        batches = -(-whole // batch_room) if whole else 1
+        batches = -(-expected // batch_room) if whole else 1
         again = (batches - 1) * n_stored * _MEASURE / workers
         seconds = each + again + _read_seconds(matrix) / workers + matrix.nbytes / _MEMORY_SPEED
         yield Choice(MEMORY, held, batch_room, load=True, seconds=seconds)
@@ -184,17 +212,20 @@ def _memory_ways(matrix: Compressed | RowChunks, n_genes: int, workers: int, roo
 def _spill_way(matrix: Compressed | RowChunks, n_genes: int, workers: int, room: int) -> Choice:
     entries, n_stored = entries_of(matrix, n_genes), entries_of(matrix, matrix.shape[1])
     seconds = (n_stored * _MEASURE + entries * (_WRITE + _BACK) + _read_seconds(matrix)) / workers
+    seconds += 2 * entries * _SPILLED_BYTES / _DISK_SPEED
     part = part_entries(matrix, workers, room)
     needed = workers * (block_bytes(matrix, part) + part * _part_bytes(matrix))
-    # Entries, and frames as stored, as planes and as numbers.
-    gene = max(largest_gene(matrix), min(part, _RANGE_ENTRIES)) * (ENTRY_BYTES + _part_bytes(matrix))
-    return Choice(SPILL, needed, 0, gene, seconds=seconds, spill_bytes=entries * _SPILLED_BYTES)
+    gene = max(largest_gene(matrix), min(part, _RANGE_ENTRIES)) * ENTRY_BYTES + part * _frame_bytes(matrix)
+    spilled = entries * _SPILLED_BYTES
+    return Choice(SPILL, needed, 0, gene, seconds=seconds, spill_bytes=spilled, part_entries=part)
 
 
 def part_entries(matrix: Compressed | RowChunks, workers: int, room: int) -> int:
     """Entries of a part of the rows for which there is room."""
     each = (block_bytes(matrix, 1 << 20) - block_bytes(matrix, 0)) / (1 << 20) + _part_bytes(matrix)
-    fitting = int((room / workers - block_bytes(matrix, 0)) / each)
+    written = (room / workers - block_bytes(matrix, 0)) / each
+    read = (room - largest_gene(matrix) * ENTRY_BYTES) / (ENTRY_BYTES + _frame_bytes(matrix))
+    fitting = int(min(written, read))
     return min(max(fitting, _LEAST_ENTRIES), _PART_ENTRIES, max(entries_of(matrix, matrix.shape[1]), 1))
 
 
@@ -203,10 +234,14 @@ def _part_bytes(matrix: Compressed | RowChunks) -> int:
     return 2 * (4 + work_dtype(value_dtype(matrix)).itemsize)
 
 
+def _frame_bytes(matrix: Compressed | RowChunks) -> int:
+    return frame_bytes(work_dtype(value_dtype(matrix)))
+
+
 def _dense_ways(matrix: AnyArray, n_genes: int, workers: int, room: int) -> Iterator[Choice]:
     column = matrix.shape[0] * work_dtype(matrix.dtype).itemsize
     whole = column * n_genes
-    values = matrix.shape[0] * n_genes * _PLACE / workers
+    values = matrix.shape[0] * n_genes * _place(0) / workers
     if isinstance(matrix, np.ndarray):
         yield Choice(MEMORY, 0, min(max(room, column), whole), seconds=values)
         return
@@ -236,9 +271,13 @@ def _read_seconds(matrix: Matrix) -> float:
     return sum(n_bytes(array) / array.speed for array in arrays if not isinstance(array, np.ndarray))
 
 
+def _say_nothing(size: int) -> None:
+    del size
+
+
 def group(
     matrix: Matrix, genes: NDArray[np.int64], make_rules: MakeRules, team: Team, choice: Choice,
-    scratch: Callable[[], Path],
+    scratch: Callable[[], Path], on_read: OnRead = _say_nothing,
 ) -> Grouping:  # fmt: skip
     """Read the matrix as far as needed before the first gene can be given out.
 
@@ -256,6 +295,8 @@ def group(
         What `choose` said.
     scratch
         Makes a folder for temporary files.
+    on_read
+        Told of progress: `reading_bytes` in all.
     """
     if isinstance(matrix, Compressed) and matrix.axis == 1:
         return ByColumn(matrix, genes)
@@ -266,10 +307,15 @@ def group(
     stored = cast("Compressed | RowChunks", matrix)
     rows = rows_of(stored)
     if choice.strategy == SPILL:
-        part = part_entries(stored, team.workers, choice.room)
-        n_ranges = -(-entries_of(matrix, genes.size) // min(_RANGE_ENTRIES, part))
-        return Spilled(rows, genes, make_rules, team, scratch(), part, n_ranges)
-    return InMemory(rows, genes, make_rules, team)
+        part, piece = choice.part_entries, min(_RANGE_ENTRIES, choice.part_entries)
+        n_ranges = -(-entries_of(matrix, genes.size) // piece)
+        return Spilled(rows, genes, make_rules, team, scratch(), part, n_ranges, piece, on_read)
+    return InMemory(rows, genes, make_rules, team, on_read)
+
+
+def reading_bytes(matrix: Matrix) -> int:
+    """What `group` tells of while it reads a matrix."""
+    return 0 if is_grouped(matrix) or is_dense(matrix) else ENTRY_BYTES * entries_of(matrix, matrix.shape[1])
 
 
 def loaded(matrix: Compressed, workers: int) -> Compressed:

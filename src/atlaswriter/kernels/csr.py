@@ -92,7 +92,8 @@ def place(
     rules, mode, top
         How values are coded (`kernels.quantize`); ``rules`` is (n_slots, 3).
     entries : int64, (n_places,)
-        Filled with ``row << 32 | code``, rows ascending within a column.
+        Filled with ``row << 32 | code``, rows ascending within a column. Never written outside of, should the
+        matrix be another than when it was counted.
     """
     for row in range(indptr.size - 1):
         for entry in range(indptr[row] - offset, indptr[row + 1] - offset):
@@ -102,7 +103,8 @@ def place(
                 position = cursor[to]
                 cursor[to] = position + 1
                 code = code_of(data[entry], rules[to, 0], rules[to, 1], rules[to, 2], mode, top)
-                entries[np.uintp(position)] = (first_row + row) << 32 | code
+                if position < entries.size:
+                    entries[np.uintp(position)] = (first_row + row) << 32 | code
 
 
 @kernel(

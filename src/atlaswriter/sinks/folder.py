@@ -233,7 +233,7 @@ class FolderSink:
                 path = path if self._spill_dir is None else self._spill_dir / path.name.lstrip(".")
                 with self._failing_as("cannot be prepared"):
                     path.mkdir()
-                    self._undo.callback(fs.remove_tree, path)
+                    self._undo.callback(self._remove, path)
                 self._scratch = path
         return self._scratch
 
@@ -303,10 +303,14 @@ class FolderSink:
             spilled = self._siblings("tmp-") if self._lock.held else []
             leftovers = [*staged, *self._siblings("old-"), *spilled]
         for path in leftovers:
-            try:
-                fs.remove_tree(path)
-            except OSError as error:
-                logger.warning("%s: left over, cannot be deleted (%s)", path, error)
+            self._remove(path)
+
+    @staticmethod
+    def _remove(folder: Path) -> None:
+        try:
+            fs.remove_tree(folder)
+        except OSError as error:
+            logger.warning("%s: left over, cannot be deleted (%s)", folder, error)
 
     def _create_parents(self) -> None:
         missing = [path for path in self.target.parents if not path.exists()]

@@ -146,11 +146,6 @@ def is_dense(matrix: Matrix) -> TypeGuard[AnyArray]:
     return not isinstance(matrix, Compressed) and not hasattr(matrix, "chunk")
 
 
-def is_row_chunks(matrix: Matrix) -> TypeGuard[RowChunks]:
-    """Whether it is made some rows at a time by somebody else."""
-    return hasattr(matrix, "chunk")
-
-
 def is_sparse(matrix: Matrix) -> TypeGuard[Compressed | RowChunks]:
     """Whether only some values are stored."""
     return not is_dense(matrix)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,25 +12,25 @@ from atlaswriter.engine import strategy
 from atlaswriter.engine.regroup import PIECE_GENES, PIECE_VALUES
 from atlaswriter.formats.cellucid import graph, groups, layout, ranks
 from atlaswriter.formats.cellucid.atlas import Atlas, Genes
+from atlaswriter.formats.cellucid.groups import Rooms
 from atlaswriter.formats.cellucid.job import SPARSE_SHARE
 from atlaswriter.formats.cellucid.options import Options
-from atlaswriter.formats.cellucid.payload import segment_room
+from atlaswriter.formats.cellucid.payload import SEGMENT_BYTES, segment_room
 from atlaswriter.formats.cellucid.values import KEPT_BYTES
-from atlaswriter.sources.base import AnyArray, Categorical, Compressed, Continuous, Matrix, is_sparse, overhead
+from atlaswriter.sources.base import (
+    AnyArray,
+    Categorical,
+    Compressed,
+    Continuous,
+    Matrix,
+    is_dense,
+    is_sparse,
+    overhead,
+)
 
 # What a thread keeps between two pieces of work: its encoder's tables, and two arrays of values.
 WORKER_BYTES = sparse_gzip.SCRATCH_BYTES + 2 * KEPT_BYTES
-
-
-class Rooms(NamedTuple):
-    """Smallest room that works, and that beyond which nothing is gained."""
-
-    least: int
-    whole: int
-
-    def within(self, free: int) -> int:
-        """As much of it as `free` bytes allow."""
-        return max(self.least, min(self.whole, free))
+_NO_ROOM = Rooms(0, 0)
 
 
 def points(array: AnyArray) -> int:
@@ -53,9 +52,7 @@ def codes(atlas: Atlas, column: Categorical, bits: int) -> tuple[int, Rooms]:
 def outliers(atlas: Atlas, column: Categorical, bits: int) -> tuple[int, Rooms]:
     """One column's codes and outlier quantiles, and room to rank distances in."""
     fixed = atlas.n_cells * (bits // 8 + 4) + segment_room(atlas.n_cells, 4) + overhead(column.codes)
-    return fixed, Rooms(0, 0) if atlas.latent is None else Rooms(
-        *groups.outlier_rooms(atlas.latent, len(column.categories))
-    )
+    return fixed, _NO_ROOM if atlas.latent is None else groups.outlier_rooms(atlas.latent, len(column.categories))
 
 
 def spilled_distances(n_cells: int) -> int:
@@ -63,8 +60,8 @@ def spilled_distances(n_cells: int) -> int:
     return ranks.ENTRY_BYTES * n_cells
 
 
-def _largest(rooms: Iterator[tuple[int, int]]) -> Rooms:
-    pairs = [(0, 0), *rooms]
+def _largest(rooms: Iterator[Rooms]) -> Rooms:
+    pairs = [_NO_ROOM, *rooms]
     return Rooms(max(least for least, _ in pairs), max(whole for _, whole in pairs))
 
 
@@ -76,15 +73,28 @@ def stored_entries(matrix: Matrix) -> int:
 def edges(matrix: Matrix) -> tuple[int, Rooms]:
     """What reading and compressing edges takes, and room for the lower half of the graph."""
     size = layout.index_dtype(matrix.shape[0])[1]
-    return 2 * segment_room(stored_entries(matrix), size), Rooms(graph.least_room(matrix), graph.whole_room(matrix))
+    # Sources and destinations are compressed in turn; a segment of the other is held meanwhile.
+    fixed = segment_room(stored_entries(matrix), size) + SEGMENT_BYTES
+    if isinstance(matrix, Compressed):
+        fixed += sum(overhead(array) for array in (matrix.indptr, matrix.indices, matrix.data))
+    elif is_dense(matrix):
+        fixed += overhead(matrix)
+    return fixed, Rooms(graph.least_room(matrix), graph.whole_room(matrix))
 
 
 def encoding(n_cells: int, options: Options, sizes: NDArray[np.int64]) -> int:
     """Encoding sparse genes with so many values in one go: their files, and a column that is made dense."""
     width = (options.var_quantization or 32) // 8
-    files = sum(sparse_gzip.longest(n_cells * width, int(size), width) for size in sizes)
-    in_full = options.level is None or width == 2 or sizes.max(initial=0) > SPARSE_SHARE * n_cells
-    return files + (2 * n_cells * width if in_full else 0)
+    return _files(n_cells, width, sizes) + _in_full(n_cells, options, int(sizes.max(initial=0)))
+
+
+def _files(n_cells: int, width: int, sizes: NDArray[np.int64]) -> int:
+    return sum(sparse_gzip.longest(n_cells * width, int(size), width) for size in sizes)
+
+
+def _in_full(n_cells: int, options: Options, largest: int) -> int:
+    width = (options.var_quantization or 32) // 8
+    return 2 * n_cells * width if options.level is None or width == 2 or largest > SPARSE_SHARE * n_cells else 0
 
 
 def largest_piece(genes: Genes, options: Options) -> int:
@@ -92,9 +102,12 @@ def largest_piece(genes: Genes, options: Options) -> int:
     matrix = genes.matrix
     if not is_sparse(matrix):
         return segment_room(matrix.shape[0], 4)
-    n_cells = matrix.shape[0]
-    many = np.full(min(PIECE_GENES, len(genes.ids)), min(PIECE_VALUES // PIECE_GENES, n_cells))
-    return max(encoding(n_cells, options, np.array([strategy.largest_gene(matrix)])), encoding(n_cells, options, many))
+    n_cells, width, largest = matrix.shape[0], (options.var_quantization or 32) // 8, strategy.largest_gene(matrix)
+    # The files of several genes may be largest when their values are shared evenly.
+    n_genes = min(PIECE_GENES, max(len(genes.ids), 1))
+    many = np.full(n_genes, min(PIECE_VALUES // n_genes + 1, largest))
+    files = max(_files(n_cells, width, sizes) for sizes in (many, np.array([largest])))
+    return files + _in_full(n_cells, options, largest)
 
 
 def parts(atlas: Atlas, options: Options) -> Iterator[tuple[str, int, int]]:

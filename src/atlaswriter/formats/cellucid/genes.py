@@ -41,7 +41,13 @@ class GeneWriter:
         budget.take(taken, "reading genes")
         try:
             grouping = strategy.group(
-                genes.matrix, genes.columns, self._encoder.rules, team, choice, self.job.sink.scratch
+                genes.matrix,
+                genes.columns,
+                self._encoder.rules,
+                team,
+                choice,
+                self.job.sink.scratch,
+                self.job.progress.add,
             )
             self.spill_bytes = grouping.spill_bytes
             if choice.strategy == strategy.SPILL:
@@ -62,7 +68,9 @@ class GeneWriter:
     def _room(self, batch: Batch, piece: slice) -> int:
         if not is_sparse(self.genes.matrix):
             return costs.largest_piece(self.genes, self.job.options)
-        return batch.room(piece) + costs.encoding(self.job.n_cells, self.job.options, batch.sizes[piece])
+        sizes = batch.sizes[piece]
+        parts = (sizes[part] for part in split(sizes, PIECE_VALUES, PIECE_GENES))
+        return batch.room(piece) + max(costs.encoding(self.job.n_cells, self.job.options, part) for part in parts)
 
     def _write(self, batch: Batch, piece: slice) -> None:
         first, columns = batch.first + piece.start, batch.read(piece)

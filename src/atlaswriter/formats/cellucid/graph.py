@@ -10,12 +10,13 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from atlaswriter.engine.rows import block_bytes, inside, kernel_indices
+from atlaswriter.engine.rows import block_bytes, kernel_indices
 from atlaswriter.errors import BudgetError, InputError, Problem
 from atlaswriter.formats.cellucid import layout
 from atlaswriter.kernels import edges
 from atlaswriter.kernels._jit import Kernel, readable
 from atlaswriter.sources.base import AnyArray, Array, Compressed, Lazy, Matrix, RowChunks, in_memory, is_dense
+from atlaswriter.sources.lazy import check_inside
 
 # Entries read together, and edges handed on together. Symmetric graph of 30 million entries in memory, ns per entry:
 # 6.5 with 2¹⁴, 5.7 with 2¹⁶, 5.5 with 2¹⁸, 5.4 with 2²⁰.
@@ -277,7 +278,7 @@ class _SparseRows(_Rows):
         entries = slice(int(indptr[0]), int(indptr[-1]))
         indptr, indices = indptr - indptr[0], self._matrix.indices[entries]
         if not in_memory(self._matrix.indices):
-            inside(indices, self._n_cells, self.where)
+            check_inside(indices, self._matrix)
         if not self.surveyed or self._has_zeros:
             kept = self._matrix.data[entries] != 0
             if not kept.all():

@@ -37,6 +37,10 @@ class Rooms(NamedTuple):
     least: int
     whole: int
 
+    def within(self, free: int) -> int:
+        """As much of it as `free` bytes allow."""
+        return max(self.least, min(self.whole, free))
+
 
 def coords_dtype(dtype: np.dtype) -> np.dtype:
     """Dtype that kernels take coordinates in: their own if it is float32 or float64, else float64."""

@@ -99,11 +99,11 @@ def make_plan(prepared: Export) -> Plan:
         workers=workers,
         budget=budget.limit,
         choice=choice,
-        seconds=_seconds(atlas, options, choice, workers),
+        seconds=_seconds(atlas, choice, workers),
         memory=min(budget.limit, budget.held + threads + _wishes(atlas, options, choice, workers)),
         least=budget.smallest_for(threads + least),
         spill_bytes=_spill_bytes(atlas, options, budget.free - threads, choice),
-        files=_files(atlas, options),
+        files=_files(atlas),
         bytes_out=_bytes_out(atlas, options),
     )
 
@@ -136,8 +136,8 @@ def _spill_bytes(atlas: Atlas, options: Options, free: int, choice: Choice | Non
     return total
 
 
-def _seconds(atlas: Atlas, options: Options, choice: Choice | None, workers: int) -> float:
-    n_cells, n_files = atlas.n_cells, _files(atlas, options)
+def _seconds(atlas: Atlas, choice: Choice | None, workers: int) -> float:
+    n_cells, n_files = atlas.n_cells, _files(atlas)
     arrays = [*atlas.embeddings.values(), *(array for dims in atlas.vectors.values() for array in dims.values())]
     total = n_files * _FILE + sum(n_bytes(array) for array in arrays) * _TABLE_BYTE
     n_fields = sum(isinstance(column, Categorical) for _, column in atlas.obs)
@@ -151,8 +151,7 @@ def _seconds(atlas: Atlas, options: Options, choice: Choice | None, workers: int
     return total / workers + (0.0 if choice is None else choice.seconds)
 
 
-def _files(atlas: Atlas, options: Options) -> int:
-    del options
+def _files(atlas: Atlas) -> int:
     n_categorical = sum(isinstance(column, Categorical) for _, column in atlas.obs)
     n_vectors = sum(len(dims) for dims in atlas.vectors.values())
     n_genes = 0 if atlas.genes is None else len(atlas.genes.ids) + 1

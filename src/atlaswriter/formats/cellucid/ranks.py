@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from atlaswriter.engine.columns import split
 from atlaswriter.kernels import groups
 from atlaswriter.sinks import fs
 from atlaswriter.sources.base import Array
@@ -118,16 +119,6 @@ class Spill:
         self._files.close()
 
 
-def _batches(sizes: NDArray[np.int64], room: int) -> NDArray[np.int64]:
-    """Where batches of consecutive categories begin, and the end: together `room` cells at most, or a single one."""
-    ends = np.cumsum(sizes)
-    bounds = [0]
-    while bounds[-1] < sizes.size:
-        before = ends[bounds[-1] - 1] if bounds[-1] else 0
-        bounds.append(max(int(np.searchsorted(ends, before + room, side="right")), bounds[-1] + 1))
-    return np.array(bounds)
-
-
 # Fills entries with those of the cells in some rows, each category where the cursor says (-1: leave it out).
 Fill = Callable[[int, int, NDArray[np.int64], Entries], None]
 
@@ -160,7 +151,8 @@ class ByRuns:
         self._codes = codes
         self._sizes = sizes
         self._entries = entries
-        self._bounds = _batches(sizes, entries.keys.size)
+        # Where batches of consecutive categories begin, which have room together or are a single one.
+        self._bounds = np.array([0, *(batch.stop for batch in split(sizes, entries.keys.size))])
         self._large = sizes > entries.keys.size
         self._firsts = range(0, codes.size, run_rows)
         self._begins = np.zeros((len(self._firsts), self._bounds.size), np.int64)

@@ -12,7 +12,7 @@ from typing import Any
 from atlaswriter import __version__
 from atlaswriter.engine.run import Team
 from atlaswriter.engine.spill import refuse_full_disk
-from atlaswriter.engine.strategy import SPILL
+from atlaswriter.engine.strategy import SPILL, reading_bytes
 from atlaswriter.formats.cellucid import costs, layout
 from atlaswriter.formats.cellucid.atlas import Atlas, Export
 from atlaswriter.formats.cellucid.edgefiles import write_edges
@@ -60,7 +60,7 @@ def export(prepared: Export) -> Report:
         Team(plan.workers, budget) as team,
     ):
         job = Job(atlas.n_cells, options, team, sink, Progress(resources.progress))
-        with report.phase("write") as phase, job.progress.phase(target.name, payload_bytes(atlas, options)):
+        with report.phase("write") as phase, job.progress.phase(target.name, progress_bytes(atlas, options)):
             _write_parts(atlas, job, plan, report)
             phase.bytes = sink.bytes_written
         with report.phase("publish"):
@@ -198,14 +198,15 @@ def _describe(identity: Mapping[str, Any], report: Report) -> None:
     }
 
 
-def payload_bytes(atlas: Atlas, options: Options) -> int:
-    """Bytes of all payloads before compression, edges estimated: what progress counts up to."""
+def progress_bytes(atlas: Atlas, options: Options) -> int:
+    """Bytes of all payloads before compression, edges estimated, and of expression: what progress counts up to."""
     n_cells = atlas.n_cells
     value_bytes = (options.obs_continuous_quantization or 32) // 8
     total = n_cells * 4 * (sum(atlas.embeddings) + sum(dim for dims in atlas.vectors.values() for dim in dims))
     total += n_cells * (value_bytes + 1) * len(atlas.obs)
     if atlas.genes is not None:
         total += n_cells * len(atlas.genes.ids) * ((options.var_quantization or 32) // 8)
+        total += reading_bytes(atlas.genes.matrix)
     if atlas.graph is not None:
         total += costs.stored_entries(atlas.graph) * layout.index_dtype(n_cells)[1]
     return total
