@@ -145,7 +145,7 @@ def _inputs(sizes: list[dict[str, Any]]) -> list[tuple[int, int]]:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", type=big.number, default=62_500, help="cells of the smallest (default: 62,500)")
+    parser.add_argument("--base", type=big.number, default=250_000, help="cells of the smallest (default: 250,000)")
     parser.add_argument("--times", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="sizes, in smallest ones")
     parser.add_argument("--genes", type=big.number, default=2_000)
     parser.add_argument("--density", type=float, default=0.07)
