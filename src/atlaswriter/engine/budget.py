@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from atlaswriter.errors import BudgetError
 from atlaswriter.sources.base import AnyArray, n_bytes, overhead
@@ -95,15 +94,6 @@ class Budget:
             return array
         self.set_aside(size, "arrays")
         return load(array, workers)
-
-    @contextmanager
-    def draw(self, size: int, what: str) -> Iterator[None]:
-        """Hold `size` bytes while the context lasts; waits for them, or raises `BudgetError`."""
-        self.take(size, what)
-        try:
-            yield
-        finally:
-            self.give_back(size)
 
     def take(self, size: int, what: str, others: Callable[[], object] = lambda: True) -> None:
         """Draw `size` bytes until `give_back`; waits for them, or raises `BudgetError`.
