@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -112,12 +112,16 @@ class Report:
         return rows + [("warning", text) for text in self.warnings]
 
     def __str__(self) -> str:
-        rows = self._rows()
-        width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+        return text_table(self._rows())
 
     def _repr_html_(self) -> str:
         return html_table(self._rows())
+
+
+def text_table(rows: Sequence[tuple[str, str]]) -> str:
+    """Two columns for a terminal."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
 def html_table(rows: Iterable[tuple[str, str]]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from atlaswriter.kernels._jit import readable
 from atlaswriter.sources.base import Array, Compressed, RowChunks, in_memory, overhead
 from atlaswriter.sources.lazy import check_inside
+
+M = TypeVar("M", Compressed, RowChunks)
 
 # Entries of a block: a buffer of this size for each array. Blocks of 256 Ki to 4 Mi entries took the same
 # time (500 million entries, uncompressed HDF5).
@@ -104,11 +106,21 @@ def block_bytes(matrix: Compressed | RowChunks, entries: int = BLOCK_ENTRIES) ->
     return fixed + 16 * min(_WINDOW_ROWS, matrix.shape[0]) + min(entries, matrix.nnz) * each
 
 
-@dataclass(frozen=True)
-class StoredRows:
-    """Rows of a CSR matrix whose arrays are in memory or read when they are sliced."""
+def row_cuts(indptr: NDArray[np.int64], entries: int) -> Iterator[tuple[int, int]]:
+    """Consecutive ranges of rows of at most `entries` entries each, or of a single row."""
+    row, n_rows = 0, indptr.size - 1
+    while row < n_rows:
+        end = int(np.searchsorted(indptr, indptr[row] + entries, side="right")) - 1
+        end = min(max(end, row + 1), n_rows)
+        yield row, end
+        row = end
 
-    matrix: Compressed
+
+@dataclass(frozen=True)
+class _RowsOf(Generic[M]):
+    """What is the same for the rows of any matrix."""
+
+    matrix: M
     add_up: bool = False
 
     @property
@@ -124,16 +136,20 @@ class StoredRows:
     @property
     def dtype(self) -> np.dtype:
         """Dtype of the values in blocks."""
-        return work_dtype(self.matrix.data.dtype)
+        return work_dtype(value_dtype(self.matrix))
 
     @property
     def where(self) -> str:
         """Name of the matrix in messages."""
         return self.matrix.where
 
-    def adding_up(self) -> StoredRows:
+    def adding_up(self) -> Self:
         """The same with repeated entries of a row added up."""
         return replace(self, add_up=True)
+
+
+class StoredRows(_RowsOf[Compressed]):
+    """Rows of a CSR matrix whose arrays are in memory or read when they are sliced."""
 
     def parts(self, count: int) -> list[tuple[int, int]]:
         """Ranges of rows with about the same number of entries."""
@@ -151,12 +167,8 @@ class StoredRows:
         for start in range(first, last, _WINDOW_ROWS):
             stop = min(start + _WINDOW_ROWS, last)
             window = readable(np.ascontiguousarray(self.matrix.indptr[start : stop + 1], dtype=np.int64))
-            row = 0
-            while row < stop - start:
-                end = int(np.searchsorted(window, window[row] + entries, side="right")) - 1
-                end = min(max(end, row + 1), stop - start)
+            for row, end in row_cuts(window, entries):
                 yield self._block(window[row : end + 1], start + row)
-                row = end
 
     def _block(self, indptr: NDArray[np.int64], first: int) -> Block:
         matrix, entries = self.matrix, slice(int(indptr[0]), int(indptr[-1]))
@@ -170,36 +182,8 @@ class StoredRows:
         return Block(indptr, indices, readable(np.ascontiguousarray(values, dtype=self.dtype)), first, entries.start)
 
 
-@dataclass(frozen=True)
-class MadeRows:
+class MadeRows(_RowsOf[RowChunks]):
     """Rows of a matrix that somebody else makes, chunk by chunk, anew each time."""
-
-    matrix: RowChunks
-    add_up: bool = False
-
-    @property
-    def n_rows(self) -> int:
-        """Number of rows."""
-        return self.matrix.shape[0]
-
-    @property
-    def n_columns(self) -> int:
-        """Number of columns."""
-        return self.matrix.shape[1]
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Dtype of the values in blocks."""
-        return work_dtype(self.matrix.dtype)
-
-    @property
-    def where(self) -> str:
-        """Name of the matrix in messages."""
-        return self.matrix.where
-
-    def adding_up(self) -> MadeRows:
-        """The same with repeated entries of a row added up."""
-        return replace(self, add_up=True)
 
     def parts(self, count: int) -> list[tuple[int, int]]:
         """Ranges of whole chunks."""

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from atlaswriter.engine.rows import block_bytes, kernel_indices
+from atlaswriter.engine.rows import block_bytes, kernel_indices, row_cuts
 from atlaswriter.errors import BudgetError, InputError, Problem
 from atlaswriter.formats.cellucid import layout
 from atlaswriter.kernels import edges
@@ -260,12 +260,8 @@ class _SparseRows(_Rows):
         for start in range(first, last, _WINDOW_ROWS):
             stop = min(start + _WINDOW_ROWS, last)
             indptr = self._window(start, stop)
-            row = 0
-            while row < stop - start:
-                end = int(np.searchsorted(indptr, indptr[row] + _BLOCK_ENTRIES, side="right")) - 1
-                end = min(max(end, row + 1), stop - start)
+            for row, end in row_cuts(indptr, _BLOCK_ENTRIES):
                 yield self._block(indptr[row : end + 1], start + row)
-                row = end
 
     def _window(self, first: int, last: int) -> NDArray[np.int64]:
         stored = self._matrix.indptr

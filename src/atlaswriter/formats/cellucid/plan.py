@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ from atlaswriter.engine.strategy import Choice
 from atlaswriter.formats.cellucid import costs, layout
 from atlaswriter.formats.cellucid.atlas import Atlas, Export
 from atlaswriter.formats.cellucid.options import Options
-from atlaswriter.report import html_table
+from atlaswriter.report import html_table, text_table
 from atlaswriter.sources.base import Categorical, n_bytes
 from atlaswriter.units import format_bytes, usable_cpus
 
@@ -67,9 +66,7 @@ class Plan:
         ]
 
     def __str__(self) -> str:
-        rows = self._rows()
-        width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+        return text_table(self._rows())
 
     def _repr_html_(self) -> str:
         return html_table(self._rows())
@@ -86,43 +83,31 @@ def make_plan(prepared: Export) -> Plan:
     atlas, options, budget = prepared.atlas, prepared.options, prepared.budget
     workers, wanted = prepared.resources.workers or usable_cpus(), prepared.resources.strategy
     threads = workers * costs.WORKER_BYTES
-    needs = [(what, least) for what, least, _ in costs.parts(atlas, options)]
-    needs += [*_gene_needs(atlas, options, workers, wanted)]
+    parts = list(costs.parts(atlas, options))
+    needs = [(what, least) for what, least, _ in parts]
+    encoding = 0
+    if atlas.genes is not None:
+        matrix, n_genes = atlas.genes.matrix, len(atlas.genes.ids)
+        encoding = costs.largest_piece(atlas.genes, options)
+        needs.append(("writing genes", strategy.least_room(matrix, n_genes, workers, wanted, encoding)))
     what, least = max(needs, key=lambda need: need[1], default=("the export", 0))
     budget.require(threads + least, what)
     choice = None
     if atlas.genes is not None:
-        encoding = costs.largest_piece(atlas.genes, options)
-        matrix, n_genes = atlas.genes.matrix, len(atlas.genes.ids)
         choice = strategy.choose(matrix, n_genes, workers, budget.free - threads, wanted, encoding)
+    # When everything that may run side by side does.
+    wishes = sum(whole for _, _, whole in parts) + workers * encoding + (0 if choice is None else choice.needs(0))
     return Plan(
         workers=workers,
         budget=budget.limit,
         choice=choice,
         seconds=_seconds(atlas, choice, workers),
-        memory=min(budget.limit, budget.held + threads + _wishes(atlas, options, choice, workers)),
+        memory=min(budget.limit, budget.held + threads + wishes),
         least=budget.smallest_for(threads + least),
         spill_bytes=_spill_bytes(atlas, options, budget.free - threads, choice),
         files=_files(atlas),
         bytes_out=_bytes_out(atlas, options),
     )
-
-
-def _gene_needs(atlas: Atlas, options: Options, workers: int, wanted: str) -> Iterator[tuple[str, int]]:
-    if atlas.genes is not None:
-        encoding = costs.largest_piece(atlas.genes, options)
-        yield (
-            "writing genes",
-            strategy.least_room(atlas.genes.matrix, len(atlas.genes.ids), workers, wanted, encoding),
-        )
-
-
-def _wishes(atlas: Atlas, options: Options, choice: Choice | None, workers: int) -> int:
-    """Bytes when everything that may run side by side does."""
-    total = sum(whole for _, _, whole in costs.parts(atlas, options))
-    if atlas.genes is not None and choice is not None:
-        total += choice.needs(0) + workers * costs.largest_piece(atlas.genes, options)
-    return total
 
 
 def _spill_bytes(atlas: Atlas, options: Options, free: int, choice: Choice | None) -> int:
