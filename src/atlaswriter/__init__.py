@@ -12,10 +12,10 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "cellucid": "atlaswriter.formats.cellucid.convert",
-    "check": "atlaswriter.formats.cellucid.check",
-    "diff": "atlaswriter.formats.cellucid.diff",
+    "check": "atlaswriter.formats.detect",
+    "diff": "atlaswriter.formats.detect",
     "generate_datasets_manifest": "atlaswriter.formats.cellucid.datasets",
-    "open_export": "atlaswriter.formats.cellucid.read",
+    "open_export": "atlaswriter.formats.detect",
     "plan": "atlaswriter.formats.cellucid.convert",
     "prepare": "atlaswriter.formats.cellucid.prepare",
 }
@@ -23,12 +23,10 @@ _HOMES = {
 __all__ = ["__version__", "cellucid", "check", "diff", "generate_datasets_manifest", "open_export", "plan", "prepare"]
 
 if TYPE_CHECKING:
-    from atlaswriter.formats.cellucid.check import check
     from atlaswriter.formats.cellucid.convert import cellucid, plan
     from atlaswriter.formats.cellucid.datasets import generate_datasets_manifest
-    from atlaswriter.formats.cellucid.diff import diff
     from atlaswriter.formats.cellucid.prepare import prepare
-    from atlaswriter.formats.cellucid.read import open_export
+    from atlaswriter.formats.detect import check, diff, open_export
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ and raise them together, so that one run shows everything there is to mend.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -67,6 +67,13 @@ class InputError(AtlasWriterError, ValueError):
         return InputError, (self.problems,)
 
 
+class UnknownNameError(InputError, KeyError):
+    """There is no such gene, field, tile or part; also a `KeyError`."""
+
+    # KeyError would show the message as a quoted string.
+    __str__ = Exception.__str__
+
+
 class BudgetError(AtlasWriterError, MemoryError):
     """The work cannot be done inside the memory budget; the message says what would do."""
 
@@ -114,3 +121,12 @@ def listed(names: Iterable[object], limit: int = 10) -> str:
     every = [repr(str(name)) for name in names]
     shown = ", ".join(every[:limit])
     return shown if len(every) <= limit else f"{shown} and {len(every) - limit} more"
+
+
+def look_up(known: Mapping[Any, T], name: object, kind: str) -> T:
+    """What is known under a name; `UnknownNameError`, which lists what there is, when nothing is."""
+    try:
+        return known[name]
+    except (KeyError, TypeError):
+        there = f"there are {listed(known)}" if known else "there are none"
+        raise UnknownNameError(Problem(f"{kind} {name!r}", "is not in this export", there)) from None

@@ -8,7 +8,7 @@ import pytest
 import atlaswriter
 
 ROOT = Path(atlaswriter.__file__).parent
-LEAVES = {"errors", "names", "units", "report", "progress"}
+LEAVES = {"errors", "findings", "names", "units", "report", "progress"}
 # What each part may import from the package, itself included.
 ARROWS = {
     **dict.fromkeys(LEAVES, LEAVES),
@@ -24,7 +24,7 @@ ARROWS = {
 }
 OUTSIDE = {
     "kernels": {"numpy", "numba"},
-    "codecs": {"numpy", "isal", "zstandard"},
+    "codecs": {"numpy", "isal", "zstandard", "imagecodecs"},
     **{leaf: {"tqdm"} if leaf == "progress" else set() for leaf in LEAVES},
 }
 # What numba is made of: one file spells out instructions that numba has no words for.

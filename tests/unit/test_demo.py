@@ -14,10 +14,9 @@ from atlaswriter import demo
 from atlaswriter.cli.main import run
 from atlaswriter.demo import demo_atlas
 from atlaswriter.errors import InputError, OutputError
+from atlaswriter.findings import CheckResult, Finding
 from atlaswriter.formats.cellucid import check as check_module
 from atlaswriter.formats.cellucid import convert
-from atlaswriter.formats.cellucid.check import CheckResult
-from atlaswriter.formats.cellucid.rules import Finding
 from atlaswriter.names import safe_name
 
 SMALL = ["--cells", "2000", "--genes", "200"]

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from atlaswriter.errors import FormatError
-from atlaswriter.formats.cellucid.diff import DiffResult, diff
+from atlaswriter.findings import DiffResult
+from atlaswriter.formats.cellucid.diff import diff
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "exports"
 PLAIN, GZ8, GZ16 = (GOLDEN / name for name in ("plain", "gz8", "gz16"))

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from atlaswriter.engine.resources import Resources
 from atlaswriter.errors import Problems
 from atlaswriter.formats.cellucid.layout import Layout
-from atlaswriter.formats.cellucid.options import Options, Resources
+from atlaswriter.formats.cellucid.options import Options
 
 
 def problems_of(options):

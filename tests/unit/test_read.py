@@ -16,10 +16,10 @@ import pandas as pd
 import pytest
 
 from atlaswriter.codecs.gzip import inflate
-from atlaswriter.errors import AtlasWriterError, FormatError, InputError
+from atlaswriter.errors import AtlasWriterError, FormatError, InputError, UnknownNameError
 from atlaswriter.formats.cellucid.info import as_text, summarise
 from atlaswriter.formats.cellucid.layout import MISSING, TOP, Layout
-from atlaswriter.formats.cellucid.read import Export, UnknownNameError, dequantise, open_export
+from atlaswriter.formats.cellucid.read import Export, dequantise, open_export
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "exports"
 ALL = ["plain", "gz8", "gz16", "rstyle"]

@@ -11,12 +11,12 @@ from atlaswriter.cli._options import FOLDER, as_json, show
 
 @click.command("check")
 @click.argument("directory", type=FOLDER)
-@click.option("--strict", is_flag=True, help="Also apply the rules of the stricter viewer that followed.")
+@click.option("--strict", is_flag=True, help="Cellucid: also apply the rules of the stricter viewer that followed.")
 @as_json
 @click.pass_context
 def command(ctx: click.Context, directory: Path, strict: bool, as_json: bool) -> None:
     """Check every file of the export in DIRECTORY; exit code 1 when something is wrong."""
-    from atlaswriter.formats.cellucid.check import check
+    from atlaswriter.formats.detect import check
 
     result = check(directory, strict=strict)
     show(result, as_json)

@@ -18,7 +18,7 @@ from atlaswriter.cli._options import FOLDER, as_json
 def command(directory: Path | None, warm: bool, as_json: bool) -> None:
     """Summarise the export in DIRECTORY; without one, this installation and machine."""
     if directory is not None:
-        from atlaswriter.formats.cellucid.info import as_text, summarise
+        from atlaswriter.formats.detect import as_text, summarise
 
         summary = summarise(directory)
         click.echo(json.dumps(summary) if as_json else as_text(summary))

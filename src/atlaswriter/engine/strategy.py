@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from atlaswriter.engine.columns import MakeRules
+from atlaswriter.engine.columns import Batch, MakeRules
 from atlaswriter.engine.regroup import (
     ENTRY_BYTES,
     PIECE_VALUES,
@@ -311,6 +311,48 @@ def group(
         n_ranges = -(-entries_of(matrix, genes.size) // piece)
         return Spilled(rows, genes, make_rules, team, scratch(), part, n_ranges, piece, on_read)
     return InMemory(rows, genes, make_rules, team, on_read)
+
+
+def give_out(
+    matrix: Matrix, genes: NDArray[np.int64], make_rules: MakeRules, team: Team, choice: Choice,
+    scratch: Callable[[], Path], room: Callable[[Batch, slice], int], write: Callable[[Batch, slice], None],
+    on_read: OnRead = _say_nothing,
+) -> int:  # fmt: skip
+    """Hand every gene to `write`, in pieces, by several threads; waits until what the choice takes is free.
+
+    Parameters
+    ----------
+    matrix, genes, make_rules, team, choice, scratch, on_read
+        As of `group`.
+    room
+        Bytes that writing a piece of a batch takes.
+    write
+        Takes a batch and one of its pieces.
+
+    Returns
+    -------
+    int
+        Bytes written to temporary files.
+    """
+    budget, taken = team.budget, choice.room + choice.batch_room
+    budget.take(taken, "reading genes")
+    try:
+        grouping = group(matrix, genes, make_rules, team, choice, scratch, on_read)
+        if choice.strategy == SPILL:
+            budget.give_back(taken)
+            taken = 0
+        for batch in grouping.batches(choice.batch_room):
+            pieces = [
+                team.submit(write, batch, piece, memory=room(batch, piece), what="writing genes")
+                for piece in batch.pieces()
+            ]
+            for piece in pieces:
+                piece.result()
+                team.raise_if_failed()
+            del batch, pieces
+    finally:
+        budget.give_back(taken)
+    return grouping.spill_bytes
 
 
 def reading_bytes(matrix: Matrix) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 from atlaswriter.kernels._jit import kernel
 from atlaswriter.kernels.bits import width_of
 
-_WORDS = ("u4", "u8")
+_WORDS = ("u2", "u4", "u8")
 
 
 @kernel(*(f"({word}[::1], u1[:, ::1])" for word in _WORDS))

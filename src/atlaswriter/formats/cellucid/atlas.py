@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atlaswriter.engine.budget import Budget
+from atlaswriter.engine.resources import Resources
 from atlaswriter.errors import Problems
 from atlaswriter.formats.cellucid import layout
-from atlaswriter.formats.cellucid.options import Options, Resources
+from atlaswriter.formats.cellucid.options import Options
 from atlaswriter.formats.cellucid.points import Frame
 from atlaswriter.report import Report
 from atlaswriter.sources.base import AnyArray, Column, Continuous, Matrix

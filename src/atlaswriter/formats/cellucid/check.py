@@ -4,85 +4,21 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
+from atlaswriter.findings import SEVERITIES, CheckResult, Findings
 from atlaswriter.formats.cellucid.layout import Layout
-from atlaswriter.formats.cellucid.rules import Finding, Findings, Survey, Task
+from atlaswriter.formats.cellucid.rules import Survey, Task
 from atlaswriter.formats.cellucid.rules_files import read_array
 from atlaswriter.formats.cellucid.rules_identity import survey_identity
 from atlaswriter.formats.cellucid.rules_manifests import survey_edges, survey_obs, survey_var
-from atlaswriter.report import html_table
 from atlaswriter.sinks import fs
-from atlaswriter.units import format_bytes, usable_cpus, usable_memory
-
-_SEVERITIES = ("error", "strict", "warning")
-
-# Findings of one rule that are printed; `to_dict` has them all.
-_SHOWN = 5
+from atlaswriter.units import usable_cpus, usable_memory
 
 # A payload is held compressed and inflated while rules make temporaries of about its size.
 _COPIES = 4
-
-
-@dataclass
-class CheckResult:
-    """What `check` found.
-
-    Attributes
-    ----------
-    path
-        The folder.
-    strict
-        Whether findings of severity ``"strict"`` count.
-    findings
-        Broken rules, the severest first.
-    files, bytes
-        Files that the manifests account for, and their bytes on disk.
-    """
-
-    path: str
-    strict: bool
-    findings: list[Finding] = field(default_factory=list)
-    files: int = 0
-    bytes: int = 0
-
-    @property
-    def ok(self) -> bool:
-        """No errors, and when `strict` nothing that only the strict viewer minds; warnings never count."""
-        bad = {"error", "strict"} if self.strict else {"error"}
-        return not any(finding.severity in bad for finding in self.findings)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values."""
-        return {"ok": self.ok, **asdict(self)}
-
-    def _summary(self) -> str:
-        counts: Counter[str] = Counter(finding.severity for finding in self.findings)
-        found = ", ".join(f"{counts[name]} {name}" for name in _SEVERITIES if counts[name]) or "nothing found"
-        verdict = "ok" if self.ok else "NOT OK"
-        return f"{verdict}: {self.path}: {self.files:,} files, {format_bytes(self.bytes)}: {found}"
-
-    def _shown(self) -> Iterator[tuple[str, str]]:
-        seen: Counter[tuple[str, str]] = Counter()
-        for finding in self.findings:
-            group = (finding.severity, finding.rule)
-            seen[group] += 1
-            if seen[group] <= _SHOWN:
-                yield f"{finding.severity} {finding.rule}", f"{finding.file}: {finding.found} → {finding.remedy}"
-        for (severity, rule), n_found in seen.items():
-            if n_found > _SHOWN:
-                yield f"{severity} {rule}", f"and {n_found - _SHOWN:,} more"
-
-    def __str__(self) -> str:
-        return "\n".join([self._summary(), *(f"  {rule}: {text}" for rule, text in self._shown())])
-
-    def _repr_html_(self) -> str:
-        return html_table([("check", self._summary()), *self._shown()])
 
 
 def check(
@@ -129,7 +65,7 @@ def check(
         survey_edges(survey)
         _read_payloads(survey, workers)
         result.files, result.bytes = _look_for_stale(survey)
-    result.findings = sorted(survey.findings, key=lambda finding: _SEVERITIES.index(finding.severity))
+    result.findings = sorted(survey.findings, key=lambda finding: SEVERITIES.index(finding.severity))
     return result
 
 

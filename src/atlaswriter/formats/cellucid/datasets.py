@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from atlaswriter.errors import InputError, OutputError, Problem, Problems, listed
+from atlaswriter.findings import ReadError
 from atlaswriter.formats.cellucid import layout as names
-from atlaswriter.formats.cellucid.rules_entries import as_dict, text
-from atlaswriter.formats.cellucid.rules_files import ReadError, load_json
+from atlaswriter.formats.cellucid.rules_entries import as_dict
 from atlaswriter.sinks import fs
+from atlaswriter.sources.untrusted import load_json, text
 
 
 def generate_datasets_manifest(

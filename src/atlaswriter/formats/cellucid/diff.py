@@ -3,97 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
 import numpy as np
 
 from atlaswriter.errors import listed
+from atlaswriter.findings import DiffResult, Part
 from atlaswriter.formats.cellucid.layout import IDENTITY, Layout
 from atlaswriter.formats.cellucid.read import Export, open_export
 from atlaswriter.formats.cellucid.rules_entries import Category, Values, as_dict
 from atlaswriter.formats.cellucid.rules_files import Array
-from atlaswriter.report import html_table
 
 # Relative rounding of one float32.
 _EPSILON = float(np.finfo(np.float32).eps)
-
-
-@dataclass
-class Part:
-    """Comparison of one part.
-
-    Attributes
-    ----------
-    name
-        Such as ``"points 2d"`` or ``"obs 'score'"``.
-    equal
-        Whether it is the same within the tolerances.
-    max_difference
-        Largest absolute difference of finite values; None where nothing is numeric.
-    n_different
-        Number of values beyond the tolerances.
-    note
-        More for people.
-    """
-
-    name: str
-    equal: bool = True
-    max_difference: float | None = None
-    n_different: int = 0
-    note: str = ""
-
-    def __str__(self) -> str:
-        parts = ["same" if self.equal else "DIFFERENT"]
-        if self.n_different:
-            parts.append(f"{self.n_different:,} values beyond the tolerance")
-        if self.max_difference:
-            parts.append(f"largest difference {self.max_difference:g}")
-        return ", ".join(parts + ([self.note] if self.note else []))
-
-
-@dataclass
-class DiffResult:
-    """Comparison of two exports.
-
-    Attributes
-    ----------
-    a, b
-        The folders.
-    parts
-        One entry for everything that both have.
-    only_a, only_b
-        What only one has, such as ``"gene 'CD3E'"``.
-    """
-
-    a: str
-    b: str
-    parts: list[Part] = field(default_factory=list)
-    only_a: list[str] = field(default_factory=list)
-    only_b: list[str] = field(default_factory=list)
-
-    @property
-    def equal(self) -> bool:
-        """Whether both hold the same within the tolerances."""
-        return not self.only_a and not self.only_b and all(part.equal for part in self.parts)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values."""
-        return {"equal": self.equal, **asdict(self)}
-
-    def _rows(self) -> list[tuple[str, str]]:
-        only = [("only in a", self.only_a), ("only in b", self.only_b)]
-        rows = [(name, f"{len(found):,}: {', '.join(found[:20])}") for name, found in only if found]
-        return rows + [(part.name, str(part)) for part in self.parts]
-
-    def __str__(self) -> str:
-        verdict = "same content" if self.equal else "DIFFERENT"
-        lines = [f"{verdict}: {self.a} and {self.b}", *(f"  {name}: {text}" for name, text in self._rows())]
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        return html_table([("a", self.a), ("b", self.b), *self._rows()])
 
 
 @dataclass(frozen=True)

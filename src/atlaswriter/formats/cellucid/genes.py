@@ -36,34 +36,11 @@ class GeneWriter:
 
     def run(self, choice: Choice) -> None:
         """Read, encode and write every gene; waits until what the choice takes is free."""
-        team, genes, budget = self.job.team, self.genes, self.job.team.budget
-        taken = choice.room + choice.batch_room
-        budget.take(taken, "reading genes")
-        try:
-            grouping = strategy.group(
-                genes.matrix,
-                genes.columns,
-                self._encoder.rules,
-                team,
-                choice,
-                self.job.sink.scratch,
-                self.job.progress.add,
-            )
-            self.spill_bytes = grouping.spill_bytes
-            if choice.strategy == strategy.SPILL:
-                budget.give_back(taken)
-                taken = 0
-            for batch in grouping.batches(choice.batch_room):
-                pieces = [
-                    team.submit(self._write, batch, piece, memory=self._room(batch, piece), what="writing genes")
-                    for piece in batch.pieces()
-                ]
-                for piece in pieces:
-                    piece.result()
-                    team.raise_if_failed()
-                del batch, pieces
-        finally:
-            budget.give_back(taken)
+        job = self.job
+        self.spill_bytes = strategy.give_out(
+            self.genes.matrix, self.genes.columns, self._encoder.rules, job.team, choice, job.sink.scratch,
+            self._room, self._write, job.progress.add,
+        )  # fmt: skip
 
     def _room(self, batch: Batch, piece: slice) -> int:
         if not is_sparse(self.genes.matrix):

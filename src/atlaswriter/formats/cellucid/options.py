@@ -11,13 +11,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from atlaswriter.errors import InputError, Problem, Problems
+from atlaswriter.engine.resources import plain
+from atlaswriter.errors import Problems
 from atlaswriter.formats.cellucid.layout import Layout, reserved_names
 from atlaswriter.names import safe_name
-from atlaswriter.units import parse_bytes
 
-# As in `engine.strategy`, which takes a moment to import.
-_STRATEGIES = ("auto", "memory", "spill")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 
 
@@ -48,7 +46,7 @@ class Options:
     def of(cls, given: Mapping[str, Any], **others: Any) -> Options:
         """Options from among the arguments of a call; NumPy scalars become plain numbers."""
         known = {name: given[name] for name in cls.__dataclass_fields__ if name in given}
-        return cls(**{name: _plain(value) for name, value in (known | others).items()})
+        return cls(**{name: plain(value) for name, value in (known | others).items()})
 
     @property
     def level(self) -> int | None:
@@ -121,60 +119,6 @@ class Options:
                 problems.add("file and folder names", f"{name!r} is the name of another file of the export")
         if len(set(map(str, names))) < len(names):
             problems.add("file and folder names", "two of them are the same")
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What a run may use, and how.
-
-    Attributes
-    ----------
-    workers
-        Threads; None: all usable CPUs.
-    memory_budget
-        Largest resident size of the process; None: `engine.budget.Budget` decides.
-    progress
-        Whether to show it; None: on a terminal.
-    strategy
-        How expression is regrouped: ``"auto"``, ``"memory"`` or ``"spill"``.
-    spill_dir
-        Folder for temporary files; None: beside the target.
-    """
-
-    workers: int | None = None
-    memory_budget: str | int | None = None
-    progress: bool | None = None
-    strategy: str = "auto"
-    spill_dir: str | os.PathLike[str] | None = None
-
-    @classmethod
-    def of(cls, given: Mapping[str, Any]) -> Resources:
-        """Resources from among the arguments of a call; NumPy scalars become plain numbers."""
-        return cls(**{name: _plain(given[name]) for name in cls.__dataclass_fields__})
-
-    def check(self, problems: Problems) -> None:
-        """Add every wrong value to `problems`."""
-        workers = self.workers
-        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-            problems.add("workers", f"{workers!r} is not a whole number above 0", "use None for all usable CPUs")
-        if self.memory_budget is not None:
-            problems.attempt(parse_bytes, self.memory_budget)
-        if self.progress is not None and not isinstance(self.progress, bool):
-            problems.add("progress", f"{self.progress!r} is not True, False or None")
-        if self.strategy not in _STRATEGIES:
-            problems.add("strategy", f"{self.strategy!r} is not known", f"use one of {', '.join(_STRATEGIES)}")
-        if self.spill_dir is not None:
-            problems.attempt(self._check_spill_dir)
-
-    def _check_spill_dir(self) -> None:
-        if not isinstance(self.spill_dir, str | os.PathLike):
-            raise InputError(Problem("spill_dir", f"{self.spill_dir!r} is not a path"))
-        if not Path(self.spill_dir).is_dir() or not os.access(self.spill_dir, os.W_OK | os.X_OK):
-            raise InputError(Problem("spill_dir", f"{os.fspath(self.spill_dir)!r} is no folder that can be written to"))
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "dtype") and getattr(value, "ndim", None) == 0 else value
 
 
 def _is_number(value: Any) -> bool:

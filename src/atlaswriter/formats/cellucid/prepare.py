@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from atlaswriter.engine.budget import Budget
+from atlaswriter.engine.resources import Resources
 from atlaswriter.errors import InputError, Problem, Problems, listed
 from atlaswriter.formats.cellucid.atlas import Atlas, Export, Genes, group_vectors, keep_arrays
 from atlaswriter.formats.cellucid.layout import Layout
-from atlaswriter.formats.cellucid.options import Options, Resources
+from atlaswriter.formats.cellucid.options import Options
 from atlaswriter.formats.cellucid.selection import select, select_genes
 from atlaswriter.formats.cellucid.target import check_early, target_path
 from atlaswriter.formats.cellucid.validate import check_atlas

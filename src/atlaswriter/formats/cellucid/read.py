@@ -6,33 +6,25 @@ writes lists of one element without their brackets; those are taken as lists.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from atlaswriter.errors import InputError, Problem, listed
+from atlaswriter.errors import Problem, UnknownNameError, look_up
+from atlaswriter.findings import ReadError
 from atlaswriter.formats.cellucid import layout as names
 from atlaswriter.formats.cellucid import rules_entries as entries
 from atlaswriter.formats.cellucid.layout import Layout
 from atlaswriter.formats.cellucid.rules_entries import Category, Edges, Values
-from atlaswriter.formats.cellucid.rules_files import Array, ReadError, load_json, locate, read_array
+from atlaswriter.formats.cellucid.rules_files import Array, read_array
 from atlaswriter.report import html_table
+from atlaswriter.sources.untrusted import count, load_json, locate
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_T = TypeVar("_T")
-
-
-class UnknownNameError(InputError, KeyError):
-    """There is no such gene, field or dimension; also a `KeyError`."""
-
-    # KeyError would show the message as a quoted string.
-    __str__ = Exception.__str__
 
 
 def open_export(directory: str | PathLike[str], *, layout: Layout | None = None) -> Export:
@@ -112,7 +104,7 @@ class Export:
         self.identity: dict[str, Any] = load_json(self._root, names.IDENTITY)
         entries.require_version(self.identity)
         stats = entries.as_dict(self.identity.get("stats"), "stats", names.IDENTITY)
-        self.n_cells = entries.count(stats.get("n_cells"), "n_cells", names.IDENTITY)
+        self.n_cells = count(stats.get("n_cells"), "n_cells", names.IDENTITY)
 
     @cached_property
     def _obs_manifest(self) -> dict[str, Any]:
@@ -211,13 +203,13 @@ class Export:
         """
         if dim is None:
             dim = names.default_dimension(self.dimensions)
-        _find({one: one for one in self.dimensions}, dim, "dimension")
+        look_up({one: one for one in self.dimensions}, dim, "dimension")
         return read_array(self._root, entries.points_payload(self._embeddings, dim, self.n_cells))
 
     def vectors(self, field: str, dim: int) -> Array:
         """One vector field in the coordinates of the points: float32, ``(n_cells, dim)``."""
-        entry = _find(entries.vector_entries(self.identity), field, "vector field")
-        _find({one: one for one in self.vector_fields[field]}, dim, f"dimension of {field!r}")
+        entry = look_up(entries.vector_entries(self.identity), field, "vector field")
+        look_up({one: one for one in self.vector_fields[field]}, dim, f"dimension of {field!r}")
         return read_array(self._root, entries.vectors_payload(field, entry, dim, self.n_cells))
 
     def gene(self, gene: str) -> Array:
@@ -226,7 +218,7 @@ class Export:
 
     def gene_entry(self, gene: str) -> Values:
         """How one gene is stored: file, dtype, bounds, step."""
-        return _find(self._genes, gene, "gene")
+        return look_up(self._genes, gene, "gene")
 
     def obs(self, key: str) -> pd.Series[Any]:
         """One obs field.
@@ -254,7 +246,7 @@ class Export:
     def obs_entry(self, key: str) -> Values | Category:
         """How one obs field is stored."""
         fields: dict[str, Values | Category] = {**self._continuous, **self._categorical}
-        return _find(fields, key, "obs field")
+        return look_up(fields, key, "obs field")
 
     def codes(self, key: str) -> Array:
         """Content of an obs field's file before decoding: ``(n_cells,)``, uint8, uint16 or float32."""
@@ -263,7 +255,7 @@ class Export:
 
     def outliers(self, key: str) -> Array:
         """Outlier quantiles of a categorical field: float32, ``(n_cells,)``, NaN where there is none."""
-        return self._decoded(_find(self._categorical, key, "categorical field").outliers)
+        return self._decoded(look_up(self._categorical, key, "categorical field").outliers)
 
     def centroids(self, key: str, dim: int) -> pd.DataFrame:
         """Label positions of a categorical field.
@@ -276,8 +268,8 @@ class Export:
         """
         import pandas as pd
 
-        entry = _find(self._categorical, key, "categorical field")
-        _find({one: one for one in self.dimensions}, dim, "dimension")
+        entry = look_up(self._categorical, key, "categorical field")
+        look_up({one: one for one in self.dimensions}, dim, "dimension")
         where = self._layout.obs_manifest
         found = entries.centroid_entries(entry.centroids.get(str(dim)), dim, key, where)
         frame = pd.DataFrame([centroid.position for centroid in found], columns=list("xyzw"[:dim]), dtype=float)
@@ -319,11 +311,3 @@ class Export:
 
     def _repr_html_(self) -> str:
         return html_table([("export", str(self.path)), *self._rows()])
-
-
-def _find(known: Mapping[Any, _T], name: object, kind: str) -> _T:
-    try:
-        return known[name]
-    except (KeyError, TypeError):
-        there = f"there are {listed(known)}" if known else "there are none"
-        raise UnknownNameError(Problem(f"{kind} {name!r}", "is not in this export", there)) from None

@@ -1,74 +1,17 @@
-"""What `check` finds, and how the rules hand it over."""
+"""What the rules know of an export, and how they hand over what they find."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from atlaswriter.errors import listed
+from atlaswriter.findings import Finding, Findings
 from atlaswriter.formats.cellucid.layout import Layout
-from atlaswriter.formats.cellucid.rules_files import Payload, ReadError, load_json
-
-Severity = Literal["error", "strict", "warning"]
-
-EXPORT_AGAIN = "export again"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One broken rule.
-
-    Attributes
-    ----------
-    severity
-        ``"error"``: the viewer breaks or shows wrong data; ``"strict"``: only the stricter viewer
-        that followed minds; ``"warning"``: worth a look.
-    rule
-        Stable short name of the rule.
-    file
-        File, relative to the folder.
-    found
-        What was found.
-    remedy
-        What to do about it.
-    """
-
-    severity: Severity
-    rule: str
-    file: str
-    found: str
-    remedy: str = EXPORT_AGAIN
-
-    def __str__(self) -> str:
-        return f"{self.severity} [{self.rule}] {self.file}: {self.found} → {self.remedy}"
-
-
-class Findings(list[Finding]):
-    """Findings in the order in which they were made."""
-
-    def error(self, rule: str, file: str, found: str, remedy: str = EXPORT_AGAIN) -> None:
-        """Note that the viewer breaks or shows wrong data."""
-        self.append(Finding("error", rule, file, found, remedy))
-
-    def strict(self, rule: str, file: str, found: str, remedy: str = EXPORT_AGAIN) -> None:
-        """Note that the strict viewer refuses this."""
-        self.append(Finding("strict", rule, file, found, remedy))
-
-    def warning(self, rule: str, file: str, found: str, remedy: str = EXPORT_AGAIN) -> None:
-        """Note something worth a look."""
-        self.append(Finding("warning", rule, file, found, remedy))
-
-    @contextmanager
-    def catching(self) -> Iterator[None]:
-        """Turn a `ReadError` into a finding."""
-        try:
-            yield
-        except ReadError as error:
-            problem = error.problem
-            self.error(error.rule, problem.where, problem.found, problem.remedy)
+from atlaswriter.formats.cellucid.rules_files import Payload
+from atlaswriter.sources.untrusted import load_json
 
 
 @dataclass(frozen=True)

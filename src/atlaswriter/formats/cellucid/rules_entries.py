@@ -5,7 +5,6 @@ Each function takes parsed JSON of any shape and returns a plain value or raises
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from atlaswriter.errors import listed
+from atlaswriter.findings import ReadError
 from atlaswriter.formats.cellucid import layout as names
-from atlaswriter.formats.cellucid.rules_files import Payload, ReadError
+from atlaswriter.formats.cellucid.rules_files import Payload
+from atlaswriter.sources.untrusted import count, number, shown, text
 
-_LARGEST_COUNT = 2**48
 _LATER = "open it with the cellucid version that wrote it, or export again with this layout"
 
 
@@ -116,49 +116,18 @@ def as_dict(value: Any, what: str, where: str) -> dict[str, Any]:
     raise ReadError("json.shape", where, f"{what} is not an object")
 
 
-def text(value: Any, what: str, where: str) -> str:
-    """JSON text."""
-    if not isinstance(value, str):
-        raise ReadError("json.shape", where, f"{what} is {_shown(value)}, not text")
-    return value
-
-
-def number(value: Any, what: str, where: str) -> float:
-    """A finite JSON number."""
-    try:
-        result = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-    except OverflowError:
-        result = math.inf
-    if not math.isfinite(result):
-        raise ReadError("json.shape", where, f"{what} is {_shown(value)}, not a finite number")
-    return result
-
-
-def count(value: Any, what: str, where: str) -> int:
-    """A whole number, not negative; R writes large ones as ``1e+05``."""
-    result = number(value, what, where)
-    if not 0 <= result <= _LARGEST_COUNT or result != int(result):
-        raise ReadError("json.shape", where, f"{what} is {_shown(value)}, not a count")
-    return int(result)
-
-
-def _shown(value: Any) -> str:
-    shown = ascii(value) if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
-    return shown if len(shown) <= 40 else f"{shown[:40]}..."
-
-
 def require_version(identity: Mapping[str, Any]) -> None:
     """Refuse an identity of another version than the viewer of this layout asks for."""
     version = identity.get("version")
     if isinstance(version, bool) or version != names.IDENTITY_VERSION:
-        found = f"version is {_shown(version)}, this layout has {names.IDENTITY_VERSION}"
+        found = f"version is {shown(version)}, this layout has {names.IDENTITY_VERSION}"
         raise ReadError("identity.version", names.IDENTITY, found, _LATER)
 
 
 def require_format(manifest: Mapping[str, Any], key: str, wanted: str, where: str) -> None:
     """Refuse a manifest of another format."""
     if manifest.get(key) != wanted:
-        raise ReadError("manifest.format", where, f"{key} is {_shown(manifest.get(key))}, not {wanted!r}", _LATER)
+        raise ReadError("manifest.format", where, f"{key} is {shown(manifest.get(key))}, not {wanted!r}", _LATER)
 
 
 def key_text(key: Any, where: str) -> str:
@@ -178,11 +147,11 @@ def value_schema(manifest: Mapping[str, Any], where: str, *, prefix: str = "") -
     pattern = placeholder(manifest.get(key("pathPattern")), key("pathPattern"), where)
     schema = Schema(pattern, text(manifest.get(key("dtype")), key("dtype"), where))
     if schema.dtype not in names.DTYPES.values():
-        raise ReadError("schema.dtype", where, f"{key('dtype')} {_shown(schema.dtype)} is none of this layout")
+        raise ReadError("schema.dtype", where, f"{key('dtype')} {shown(schema.dtype)} is none of this layout")
     quantised = manifest.get(key("quantized"))
     bits = manifest.get("quantizationBits", schema.bits) if not prefix else schema.bits
     if quantised is not (schema.bits is not None) or bits != schema.bits:
-        found = f"dtype {schema.dtype}, quantized {_shown(quantised)} and {_shown(bits)} bits contradict each other"
+        found = f"dtype {schema.dtype}, quantized {shown(quantised)} and {shown(bits)} bits contradict each other"
         raise ReadError("schema.quantised", where, found)
     return schema
 
@@ -192,7 +161,7 @@ def placeholder(pattern: Any, what: str, where: str) -> str:
     result = text(pattern, what, where)
     if "{key}" not in result:
         remedy = _LATER if "{index}" in result else "export again"
-        raise ReadError("schema.pattern", where, f"{what} {_shown(result)} has no {{key}}", remedy)
+        raise ReadError("schema.pattern", where, f"{what} {shown(result)} has no {{key}}", remedy)
     return result
 
 
@@ -237,7 +206,7 @@ def category_entry(entry: Any, schemas: Mapping[str, Any], n_cells: int, where: 
         raise ReadError("categories.text", where, f"{key!a} has categories that are not text")
     dtype = text(parts[2], "codes dtype", where)
     if dtype not in names.BITS_OF_DTYPE:
-        raise ReadError("codes.dtype", where, f"{key!a} has codes of dtype {_shown(dtype)}")
+        raise ReadError("codes.dtype", where, f"{key!a} has codes of dtype {shown(dtype)}")
     pattern = placeholder(schemas.get("codesPathPattern"), "codesPathPattern", where)
     path = names.resolve(pattern, key, names.EXTENSIONS[names.BITS_OF_DTYPE[dtype]])
     if isinstance(parts[4], list) and parts[4]:
@@ -272,7 +241,7 @@ def edges_entry(manifest: Mapping[str, Any], where: str) -> Edges:
     dtype = text(manifest.get("index_dtype"), "index_dtype", where)
     sizes = {name: size for name, size, _ in names.INDEX_DTYPES}
     if manifest.get("index_bytes") != sizes.get(dtype, -1):
-        found = f"index_dtype {_shown(dtype)} and index_bytes {_shown(manifest.get('index_bytes'))} do not fit"
+        found = f"index_dtype {shown(dtype)} and index_bytes {shown(manifest.get('index_bytes'))} do not fit"
         raise ReadError("edges.dtype", where, found)
     shape = (count(manifest.get("n_edges"), "n_edges", where),)
 

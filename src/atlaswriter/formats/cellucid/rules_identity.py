@@ -12,6 +12,7 @@ from atlaswriter.formats.cellucid import rules_entries as entries
 from atlaswriter.formats.cellucid.rules import Survey
 from atlaswriter.formats.cellucid.rules_payloads import examine_points, examine_vectors
 from atlaswriter.names import safe_name
+from atlaswriter.sources.untrusted import count, text
 
 _WHERE = names.IDENTITY
 _MIXED = "remove the folder and export again"
@@ -50,7 +51,7 @@ def survey_identity(survey: Survey) -> bool:
             survey.exact_keys(entries.as_dict(identity.get(key), key, _WHERE), _SAMPLE[key], key, _WHERE)
     with survey.findings.catching():
         stats = entries.as_dict(identity.get("stats"), "stats", _WHERE)
-        survey.same_cells(entries.count(stats.get("n_cells"), "n_cells", _WHERE), _WHERE)
+        survey.same_cells(count(stats.get("n_cells"), "n_cells", _WHERE), _WHERE)
     _texts(survey)
     _embeddings(survey)
     _vectors(survey)
@@ -63,7 +64,7 @@ def survey_identity(survey: Survey) -> bool:
 def _texts(survey: Survey) -> None:
     for key in ("id", "name", "description", "created_at", "cellucid_data_version"):
         with survey.findings.catching():
-            entries.text(survey.identity.get(key, ""), key, _WHERE)
+            text(survey.identity.get(key, ""), key, _WHERE)
     with survey.findings.catching():
         source = entries.as_dict(survey.identity.get("source"), "source", _WHERE)
         if source and not source.get("name"):
@@ -143,7 +144,7 @@ def compare_fields(survey: Survey, continuous: Sequence[str], categorical: Seque
             "n_categorical_fields": len(categorical),
         }
         for key, n_fields in counts.items():
-            if key in stats and entries.count(stats[key], key, _WHERE) != n_fields:
+            if key in stats and count(stats[key], key, _WHERE) != n_fields:
                 found = f"{key} is {stats[key]}, the obs manifest has {n_fields}"
                 survey.findings.error("counts.fields", _WHERE, found, _MIXED)
     with survey.findings.catching():
@@ -159,17 +160,17 @@ def compare_fields(survey: Survey, continuous: Sequence[str], categorical: Seque
 
 def _listed_field(raw: Any) -> tuple[str, str, int | None]:
     entry = entries.as_dict(raw, "an obs field", _WHERE)
-    kind = entries.text(entry.get("kind"), "kind of an obs field", _WHERE)
+    kind = text(entry.get("kind"), "kind of an obs field", _WHERE)
     n_categories = entry.get("n_categories") if kind == "category" else None
     key = entries.key_text(entry.get("key"), _WHERE)
-    return key, kind, None if n_categories is None else entries.count(n_categories, "n_categories", _WHERE)
+    return key, kind, None if n_categories is None else count(n_categories, "n_categories", _WHERE)
 
 
 def compare_genes(survey: Survey, n_genes: int | None) -> None:
     """The identity counts the genes of the var manifest; None stands for no manifest."""
     with survey.findings.catching():
         stats = entries.as_dict(survey.identity.get("stats"), "stats", _WHERE)
-        stated = entries.count(stats.get("n_genes", 0), "n_genes", _WHERE)
+        stated = count(stats.get("n_genes", 0), "n_genes", _WHERE)
         if n_genes is None and stated:
             found = f"{stated:,} genes are announced, but there is no {survey.layout.var_manifest}"
             survey.findings.error("counts.genes", _WHERE, found)
@@ -190,7 +191,7 @@ def compare_edges(survey: Survey, n_edges: int | None) -> None:
             there = "no graph" if n_edges is None else "a graph"
             found = f"has_connectivity does not fit: there is {there} in the folder"
             survey.findings.error("counts.edges", _WHERE, found, _MIXED)
-        stated = None if stats.get("n_edges") is None else entries.count(stats["n_edges"], "n_edges", _WHERE)
+        stated = None if stats.get("n_edges") is None else count(stats["n_edges"], "n_edges", _WHERE)
         if stated != n_edges:
             found = f"n_edges is {stated}, the connectivity manifest has {n_edges}"
             survey.findings.error("counts.edges", _WHERE, found, _MIXED)

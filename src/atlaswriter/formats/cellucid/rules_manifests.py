@@ -8,15 +8,16 @@ from functools import partial
 from typing import Any
 
 from atlaswriter.errors import listed
+from atlaswriter.findings import ReadError
 from atlaswriter.formats.cellucid import layout as names
 from atlaswriter.formats.cellucid import rules_entries as entries
 from atlaswriter.formats.cellucid.layout import Layout
 from atlaswriter.formats.cellucid.rules import Survey
 from atlaswriter.formats.cellucid.rules_entries import Category, Schema
-from atlaswriter.formats.cellucid.rules_files import ReadError, locate
 from atlaswriter.formats.cellucid.rules_identity import compare_edges, compare_fields, compare_genes, compare_settings
 from atlaswriter.formats.cellucid.rules_payloads import examine_codes, examine_edges, examine_outliers, examine_values
 from atlaswriter.names import safe_name
+from atlaswriter.sources.untrusted import count, locate, number
 
 _RENAME = "rename the column or gene, export again"
 _WEIGHT_KEYS = ("weightsPath", "weight_dtype", "weight_bytes")
@@ -39,12 +40,12 @@ def survey_obs(survey: Survey) -> None:
     schemas: dict[str, Any] = {}
     with survey.findings.catching():
         entries.require_format(manifest, "_format", names.MANIFEST_FORMAT, where)
-        survey.same_cells(entries.count(manifest.get("n_points"), "n_points", where), where)
+        survey.same_cells(count(manifest.get("n_points"), "n_points", where), where)
         schemas = entries.as_dict(manifest.get("_obsSchemas"), "_obsSchemas", where)
     quantile = manifest.get("centroid_outlier_quantile")
     if quantile is not None:
         with survey.findings.catching():
-            entries.number(quantile, "centroid_outlier_quantile", where)
+            number(quantile, "centroid_outlier_quantile", where)
     continuous = _continuous(survey, manifest, schemas, where)
     categorical = _categorical(survey, manifest, schemas, where)
     _keys(survey, continuous + [key for key, _ in categorical], where)
@@ -214,7 +215,7 @@ def survey_var(survey: Survey) -> None:
     keys: list[str] = []
     with survey.findings.catching():
         entries.require_format(manifest, "_format", names.MANIFEST_FORMAT, where)
-        survey.same_cells(entries.count(manifest.get("n_points"), "n_points", where), where)
+        survey.same_cells(count(manifest.get("n_points"), "n_points", where), where)
         schema = _schema(survey, manifest.get("_varSchema"), _VAR["_varSchema"], directory, where)
         if manifest.get("quantization") != schema.bits:
             survey.findings.strict("settings", where, "quantization and the schema contradict each other")
@@ -244,7 +245,7 @@ def survey_edges(survey: Survey) -> None:
     survey.exact_keys(manifest, _EDGES.keys() | (manifest.keys() & set(_WEIGHT_KEYS)), "the manifest", where)
     with survey.findings.catching():
         edges = entries.edges_entry(manifest, where)
-        n_cells = entries.count(manifest.get("n_cells"), "n_cells", where)
+        n_cells = count(manifest.get("n_cells"), "n_cells", where)
         survey.same_cells(n_cells, where)
         if edges.weights is None:
             found = "edges have no weights, which the strict viewer wants"

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from atlaswriter.errors import listed
+from atlaswriter.findings import Finding
 from atlaswriter.formats.cellucid import layout as names
-from atlaswriter.formats.cellucid.rules import Finding
 from atlaswriter.formats.cellucid.rules_entries import Category, Edges, Values
 from atlaswriter.formats.cellucid.rules_files import Array
 

@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from atlaswriter.engine.resources import Resources
 from atlaswriter.errors import InputError, Problem, Problems
 from atlaswriter.formats.cellucid import layout
-from atlaswriter.formats.cellucid.options import Options, Resources
+from atlaswriter.formats.cellucid.options import Options
 from atlaswriter.sinks.folder import check_target
 
 

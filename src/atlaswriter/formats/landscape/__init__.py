@@ -1,0 +1,1 @@
+"""Celldega LandscapeFiles: Parquet tables, data tiles and image pyramids in pixels of the full image."""

@@ -1,0 +1,182 @@
+"""Counts: a file a gene, statistics of all genes, and mean counts of clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from atlaswriter.engine import strategy
+from atlaswriter.engine.columns import Batch, CodedColumns, Rules, SparseColumns
+from atlaswriter.errors import InputError, Problem, listed
+from atlaswriter.formats.landscape import layout
+from atlaswriter.formats.landscape.catalogue import Genes
+from atlaswriter.formats.landscape.cells import CellIds
+from atlaswriter.formats.landscape.clusters import CellClusters
+from atlaswriter.formats.landscape.job import Job
+from atlaswriter.formats.landscape.parquet import INDEX
+from atlaswriter.kernels import quantize
+from atlaswriter.sources.base import Array, is_sparse
+from atlaswriter.sources.spatial import Counts
+
+# What writing a gene takes, over its 8 bytes an entry: ids, values, both in order, pages.
+_ROOM = 5
+_STATISTICS = ("mean", "std", "max", "non-zero")
+
+
+def unaltered(bounds: NDArray[np.float64]) -> Rules:
+    """Rules that keep values as float32, which counts below 16.7 million are exactly."""
+    n_columns = len(bounds)
+    return Rules(np.zeros((n_columns, 3)), quantize.FLOAT32, 0, None, np.zeros(n_columns, np.uint32))
+
+
+@dataclass
+class GeneWriter:
+    """Writes the counts of one segmentation.
+
+    Attributes
+    ----------
+    columns, codes
+        int64: exported columns of the matrix, and the gene code of each.
+    n_entries
+        Counts written.
+    """
+
+    counts: Counts
+    columns: NDArray[np.int64]
+    codes: NDArray[np.int64]
+    genes: Genes
+    cells: CellIds
+    clusters: CellClusters
+    job: Job
+    segmentation: str | None
+    n_entries: int = 0
+    unknown: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        n_genes = len(self.genes.names)
+        self._rows = self.cells.ids_of(self.counts.cells)
+        self.unknown = int((self._rows == CellIds.UNKNOWN).sum())
+        _refuse_repeats(self._rows, self.counts)
+        self._n_rows = int((self._rows >= 0).sum())
+        self._ascending = bool((np.diff(self._rows) > 0).all())
+        self._ids = self.genes.ids[self.codes]
+        self._statistics = np.zeros((n_genes, len(_STATISTICS)))
+        self._means = np.zeros((n_genes, len(self.clusters.labels)))
+        self._numbers = np.zeros(n_genes, np.int64)
+
+    def run(self, choice: strategy.Choice) -> int:
+        """Write a file for every gene that was counted; the bytes of temporary files."""
+        self.job.sink.make_dir(layout.cbg_dir(self.segmentation))
+        spilled = strategy.give_out(
+            self.counts.matrix, self.columns, unaltered, self.job.team, choice, self.job.sink.scratch,
+            self._room, self._write, self.job.progress.add,
+        )  # fmt: skip
+        self.n_entries = int(self._numbers.sum())
+        return spilled
+
+    def _room(self, batch: Batch, piece: slice) -> int:
+        sizes = batch.sizes[piece]
+        return batch.room(piece) + gene_room(int(sizes.max(initial=0)))
+
+    def _write(self, batch: Batch, piece: slice) -> None:
+        columns = batch.read(piece)
+        first = batch.first + piece.start
+        if isinstance(columns, SparseColumns):
+            columns = columns.in_order()
+        for position in range(len(columns)):
+            rows, values = _entries(columns, position)
+            self._write_gene(int(self._ids[first + position]), rows, values)
+
+    def _write_gene(self, gene: int, rows: Array, values: Array) -> None:
+        name = self.genes.names[gene]
+        ids = self._rows[rows]
+        kept = (ids >= 0) & (values != 0)
+        if not kept.all():
+            ids, values = ids[kept], values[kept]
+        if not self._ascending:
+            order = np.argsort(ids, kind="stable")
+            ids, values = ids[order], values[order]
+        self._numbers[gene] = ids.size
+        if not ids.size:
+            return
+        if not (np.isfinite(values).all() and values.min() > 0):
+            raise InputError(Problem(self.counts.where, f"{name!r} has counts below 0, or NaN", "mend them"))
+        self._measure(gene, ids, values.astype(np.float64))
+        table = self.job.style.table({name: self._counted(values), layout.INDEX: self._cell_ids(ids)})
+        self.job.write_table(layout.cbg_file(name, self.segmentation), table)
+
+    def _measure(self, gene: int, ids: NDArray[np.int64], values: NDArray[np.float64]) -> None:
+        n_rows = self._n_rows
+        mean = values.sum() / n_rows
+        squares = np.square(values - mean).sum() + (n_rows - values.size) * mean**2
+        self._statistics[gene] = mean, np.sqrt(squares / n_rows), values.max(), values.size / n_rows
+        codes = self.clusters.codes[ids]
+        sums = np.bincount(codes + 1, weights=values, minlength=len(self.clusters.labels) + 1)[1:]
+        self._means[gene] = sums / np.maximum(self.clusters.sizes, 1)
+
+    def _counted(self, values: Array) -> pa.Array:
+        """Counts as whole numbers, or values as they are."""
+        whole = values.astype(np.int64)
+        if not (whole == values).all():
+            return pa.array(values, pa.float64() if self.job.style.compat else pa.float32())
+        return pa.array(whole, self.job.style.id_type(int(whole.max()) + 1))
+
+    def _cell_ids(self, ids: NDArray[np.int64]) -> pa.Array:
+        return pa.array(ids, self.job.style.id_type(self.cells.n_cells))
+
+    def write_tables(self) -> None:
+        """Write statistics and colours of the genes, and the mean counts of clusters."""
+        names = pa.array(self.genes.names, pa.string())
+        columns = {key: pa.array(self._statistics[:, k]) for k, key in enumerate(_STATISTICS)}
+        columns |= {"color": pa.array(self.genes.colors, pa.string()), layout.INDEX: names}
+        self.job.write_table(layout.meta_gene_file(self.segmentation), self.job.style.table(columns, index=INDEX))
+        if self.clusters.known:
+            self._write_signatures(names)
+
+    def _write_signatures(self, names: pa.StringArray) -> None:
+        genes = pa.array(signature_genes(self.genes.names))
+        labelled = sorted(zip(self.clusters.labels, self._means.T, strict=True), key=lambda pair: pair[0])
+        means = {label: pa.array(column).take(genes) for label, column in labelled}
+        table = self.job.style.table(means | {layout.INDEX: names.take(genes)}, index=INDEX)
+        self.job.write_table(layout.signatures_file(self.segmentation), table)
+
+
+def gene_room(n_entries: int) -> int:
+    """Bytes that writing a gene with so many counts takes."""
+    return _ROOM * 8 * n_entries
+
+
+def signature_genes(names: Sequence[str]) -> list[int]:
+    """Ids of the genes that signatures have."""
+    return [k for k, name in enumerate(names) if not any(part in name for part in layout.NO_SIGNATURE)]
+
+
+def _entries(columns: CodedColumns | SparseColumns | Sequence[Array], position: int) -> tuple[Array, Array]:
+    """Rows and values of one gene."""
+    if isinstance(columns, CodedColumns):
+        entries = columns.entries[columns.offsets[position] : columns.offsets[position + 1]]
+        return entries >> 32, (entries & 0xFFFFFFFF).astype(np.uint32).view(np.float32)
+    if isinstance(columns, SparseColumns):
+        here = slice(columns.offsets[position], columns.offsets[position + 1])
+        return columns.rows[here], columns.values[here]
+    rows = np.flatnonzero(columns[position])
+    return rows, columns[position][rows]
+
+
+def _refuse_repeats(ids: NDArray[np.int64], counts: Counts) -> None:
+    known = ids[ids >= 0]
+    if np.unique(known).size < known.size:
+        repeated = pc.value_counts(counts.cells)
+        names = [item["values"].as_py() for item in repeated if item["counts"].as_py() > 1]
+        found = f"{len(names):,} cells occur more than once: {listed(names, 3)}"
+        raise InputError(Problem(counts.where, found, "leave one row a cell"))
+
+
+def encoding_room(counts: Counts) -> int:
+    """What writing the largest gene takes."""
+    return gene_room(strategy.largest_gene(counts.matrix)) if is_sparse(counts.matrix) else gene_room(len(counts.cells))

@@ -1,0 +1,171 @@
+"""Outlines of cells: each to the tile of its centroid."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from atlaswriter.engine.gather import Gathering, Grouped, Part
+from atlaswriter.errors import InputError, Problem
+from atlaswriter.formats.landscape import layout
+from atlaswriter.formats.landscape.cells import CellIds
+from atlaswriter.formats.landscape.job import Job
+from atlaswriter.formats.landscape.tiles import key_of
+from atlaswriter.kernels import rings
+from atlaswriter.sources.base import Array
+from atlaswriter.sources.spatial import Outlines, Rings
+
+_DTYPES = (np.dtype("u4"), np.dtype("u4"), np.dtype("i4"), np.dtype("i4"))
+# What a vertex takes while its ring is brought to its tile: as read, in hundredths, in order, grouped.
+_VERTEX_BYTES = 16 + 8 + 8 + 8
+
+
+@dataclass
+class Tally:
+    """What became of the outlines.
+
+    Attributes
+    ----------
+    kept
+        Rings that were exported.
+    unknown
+        Rings of cells that the table of cells does not have.
+    left_out
+        Rings of cells outside of the region.
+    degenerate
+        Rings with fewer than three distinct vertices.
+    dropped
+        Holes and further parts.
+    drawn
+        bool (n_cells,): cells with an outline.
+    first, last
+        Smallest and largest tile that holds any, in both directions.
+    """
+
+    drawn: NDArray[np.bool_]
+    kept: int = 0
+    unknown: int = 0
+    left_out: int = 0
+    degenerate: int = 0
+    dropped: int = 0
+    first: NDArray[np.int64] = field(default_factory=lambda: np.full(2, np.iinfo(np.int64).max))
+    last: NDArray[np.int64] = field(default_factory=lambda: np.full(2, np.iinfo(np.int64).min))
+
+
+class OutlineReader:
+    """Reads outlines once, and groups them by tile.
+
+    Parameters
+    ----------
+    outlines
+        Rings by cell name.
+    to_px
+        float64 (3, 3): to pixels.
+    cells
+        The cells.
+    job
+        The export.
+    """
+
+    def __init__(self, outlines: Outlines, to_px: NDArray[np.float64], cells: CellIds, job: Job) -> None:
+        self.tally = Tally(np.zeros(cells.n_cells, np.bool_))
+        self._outlines, self._cells, self._job = outlines, cells, job
+        self._to_px = np.ascontiguousarray(to_px[:2]).ravel()
+        self._guard = threading.Lock()
+
+    def read(self, room: int) -> Gathering:
+        """Read everything; what does not fit in `room` bytes, which the caller has drawn, goes to temporary files."""
+        gathering = Gathering(_DTYPES, room, self._job.sink.scratch)
+        team = self._job.team
+        for number, batch in enumerate(self._outlines.batches()):
+            memory = _VERTEX_BYTES * batch.x.size
+            team.submit(self._add, number, batch, gathering, memory=memory, what="reading outlines")
+        team.wait()
+        gathering.finish()
+        return gathering
+
+    def _add(self, number: int, batch: Rings, gathering: Gathering) -> None:
+        n_rings = batch.offsets.size - 1
+        state, i, j, sizes = (np.zeros(n_rings, np.int64) for _ in range(4))
+        x, y = (np.empty(batch.x.size + n_rings, np.int32) for _ in range(2))
+        edge = self._job.options.edge
+        rings.close(
+            batch.offsets, np.array(batch.x, np.float64), np.array(batch.y, np.float64), self._to_px, edge,
+            state, i, j, sizes, x, y,
+        )  # fmt: skip
+        if n_far := int((state == rings.FAR).sum()):
+            found = f"{n_far:,} outlines have vertices that are NaN, infinite or far away"
+            raise InputError(Problem(self._outlines.location, found, "remove or mend them"))
+        ids = self._cells.ids_of(batch.names)
+        good = (state == rings.GOOD) & (ids >= 0)
+        self._note(batch, state, ids, good, i, j)
+        if good.any():
+            gathering.add((number, 0), _grouped(ids, i, j, sizes, x, y, good))
+        self._job.progress.add(8 * batch.x.size)
+
+    def _note(
+        self, batch: Rings, state: Array, ids: Array, good: Array, i: NDArray[np.int64], j: NDArray[np.int64]
+    ) -> None:
+        tiles = np.column_stack([i[good], j[good]])
+        with self._guard:
+            tally = self.tally
+            tally.kept += int(good.sum())
+            tally.unknown += int((ids == CellIds.UNKNOWN).sum())
+            tally.left_out += int((ids == CellIds.LEFT_OUT).sum())
+            tally.degenerate += int((state == rings.DEGENERATE).sum())
+            tally.dropped += batch.n_dropped
+            tally.drawn[ids[good]] = True
+            if len(tiles):
+                tally.first = np.minimum(tally.first, tiles.min(axis=0))
+                tally.last = np.maximum(tally.last, tiles.max(axis=0))
+
+
+def _grouped(ids: Array, i: Array, j: Array, sizes: Array, x: Array, y: Array, good: Array) -> Part:
+    keys = key_of(i, j)
+    kept = np.flatnonzero(good)
+    order = kept[np.argsort(keys[kept], kind="stable")]
+    starts = np.r_[0, np.cumsum(sizes)[:-1]]
+    ordered = np.ascontiguousarray(sizes[order])
+    out = tuple(np.empty(int(ordered.sum()), np.int32) for _ in range(2))
+    rings.reorder(np.ascontiguousarray(starts[order]), ordered, x, y, *out)
+    unique, firsts = np.unique(keys[order], return_index=True)
+    of_rings = np.r_[firsts, order.size].astype(np.int64)
+    of_vertices = np.r_[0, np.cumsum(ordered)][of_rings]
+    columns = (ids[order].astype(np.uint32), ordered.astype(np.uint32), *out)
+    return Part(unique, (of_rings, of_rings, of_vertices, of_vertices), columns)
+
+
+class OutlineTiles:
+    """Content of the tiles of outlines: a `tiles.Kind`."""
+
+    def __init__(self, job: Job, n_cells: int, segmentation: str | None) -> None:
+        self._job, self._segmentation = job, segmentation
+        self._id_type = job.style.id_type(n_cells)
+        self.directory = layout.outlines_dir(segmentation)
+
+    def path(self, i: int, j: int) -> str:
+        """File of one loose tile."""
+        return layout.outline_tile(i, j, self._segmentation)
+
+    def columns(self, i: int, j: int, found: Grouped, position: int) -> dict[str, pa.Array]:
+        """Rings in pixels of the image, and cell ids, ascending."""
+        del i, j
+        ids, sizes, x, y = found.of(position)
+        order = np.argsort(ids, kind="stable")
+        starts = np.r_[0, np.cumsum(sizes, dtype=np.int64)[:-1]]
+        ordered = np.ascontiguousarray(sizes[order].astype(np.int64))
+        xs, ys = np.empty_like(x), np.empty_like(y)
+        rings.reorder(np.ascontiguousarray(starts[order]), ordered, x, y, xs, ys)
+        xy = (np.column_stack([xs, ys]).ravel() / 100.0).astype(self._job.style.real_dtype)
+        return self._columns(ids[order], np.r_[0, np.cumsum(ordered)], xy)
+
+    def empty(self) -> dict[str, pa.Array]:
+        """No outlines."""
+        return self._columns(np.empty(0, np.uint32), np.zeros(1, np.int64), np.empty(0, self._job.style.real_dtype))
+
+    def _columns(self, ids: Array, ends: NDArray[np.int64], xy: Array) -> dict[str, pa.Array]:
+        return {"GEOMETRY": self._job.style.polygons(ends, xy), "name": pa.array(ids).cast(self._id_type)}

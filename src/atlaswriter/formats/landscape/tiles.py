@@ -1,0 +1,222 @@
+"""Data tiles: a file each, or row groups of a few files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from atlaswriter.engine.gather import Gathering, Grouped
+from atlaswriter.formats.landscape import layout
+from atlaswriter.formats.landscape.job import Job
+
+# Bytes of records that one thread turns into tiles at a time.
+_PIECE_BYTES = 8 << 20
+# What a record becomes on its way into a file, over its own bytes: positions as floats, lists of them, pages.
+ROOM = 6
+_BIAS = 1 << 31
+_MASK = (1 << 32) - 1
+
+
+def key_of(i: Any, j: Any) -> Any:
+    """Key of a tile: ascending by i, then j; both may be negative."""
+    return (i << 32) + (j + _BIAS)
+
+
+def tile_of(key: int) -> tuple[int, int]:
+    """The opposite of `key_of`."""
+    return key >> 32, (key & _MASK) - _BIAS
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Tiles from (0, 0) that hold image, transcripts and outlines."""
+
+    n_x: int
+    n_y: int
+
+    def parameters(self, tile_size: int) -> dict[str, Any]:
+        """As the front-end wants to know it."""
+        return {
+            "tile_size": tile_size,
+            "num_tiles_x": self.n_x,
+            "num_tiles_y": self.n_y,
+            "x_min": 0,
+            "x_max": self.n_x * tile_size,
+            "y_min": 0,
+            "y_max": self.n_y * tile_size,
+        }
+
+
+class Kind(Protocol):
+    """One kind of data tiles: transcripts, or outlines."""
+
+    @property
+    def directory(self) -> str:
+        """Folder of its files."""
+
+    def path(self, i: int, j: int) -> str:
+        """File of one loose tile."""
+
+    def columns(self, i: int, j: int, found: Grouped, position: int) -> dict[str, pa.Array]:
+        """Content of one tile."""
+
+    def empty(self) -> dict[str, pa.Array]:
+        """Content of a tile without anything."""
+
+
+@dataclass
+class TileWriter:
+    """Writes the tiles of one kind.
+
+    Attributes
+    ----------
+    n_tiles
+        Tiles that are not empty.
+    files
+        Names of the files of row-group mode, in their folder.
+    """
+
+    job: Job
+    kind: Kind
+    gathering: Gathering
+    n_tiles: int = 0
+    files: list[str] = field(default_factory=list)
+
+    def write(self, grid: Grid) -> None:
+        """Write all tiles; waits for them."""
+        self.job.sink.make_dir(self.kind.directory)
+        self.n_tiles = self.gathering.keys.size
+        work = self._chunks(grid) if self.job.options.row_groups else self._loose()
+        for future in list(work):
+            future.result()
+            self.job.team.raise_if_failed()
+
+    def _loose(self) -> Iterator[Any]:
+        for piece in self.gathering.pieces(_PIECE_BYTES):
+            yield self.job.team.submit(self._write_loose, piece, memory=self._room(piece), what="writing tiles")
+
+    def _room(self, piece: slice) -> int:
+        largest = max((self.gathering.room(slice(k, k + 1)) for k in range(piece.start, piece.stop)), default=0)
+        return self.gathering.room(piece) + ROOM * largest
+
+    def _write_loose(self, piece: slice) -> None:
+        found = self.gathering.read(piece)
+        for position, key in enumerate(found.keys.tolist()):
+            i, j = tile_of(key)
+            table = self.job.style.table(self.kind.columns(i, j, found, position))
+            self.job.write_table(self.kind.path(i, j), table)
+        self.job.progress.add(sum(column.nbytes for column in found.columns))
+
+    def _chunks(self, grid: Grid) -> Iterator[Any]:
+        each = self.job.options.max_row_groups_per_file
+        n_groups = grid.n_x * grid.n_y
+        keys = self.gathering.keys
+        for number, first in enumerate(range(0, n_groups, each)):
+            last = min(first + each, n_groups)
+            ends = [key_of(index // grid.n_y, index % grid.n_y) for index in (first, last)]
+            begin, end = (int(place) for place in np.searchsorted(keys, ends))
+            room = max((self._room(piece) for piece in self._pieces(begin, end)), default=0)
+            self.files.append(layout.chunk_name(number))
+            path = layout.chunk_file(self.kind.directory, number)
+            yield self.job.team.submit(
+                self._write_chunk, path, grid, range(first, last), slice(begin, end), memory=room, what="writing tiles"
+            )
+
+    def _pieces(self, begin: int, end: int) -> Iterator[slice]:
+        for piece in self.gathering.pieces(_PIECE_BYTES):
+            if piece.start < end and piece.stop > begin:
+                yield slice(max(piece.start, begin), min(piece.stop, end))
+
+    def _write_chunk(self, path: str, grid: Grid, indices: range, keys: slice) -> None:
+        groups = self._groups(grid, keys)
+        upcoming = next(groups, None)
+        schema = self._schema(grid)
+        with self.job.sink.create(path) as write, _Stream(write) as stream:
+            options = self.job.style.options(schema)
+            with pq.ParquetWriter(stream, schema, **options) as writer:
+                for index in indices:
+                    if upcoming is not None and upcoming[0] == index:
+                        content, upcoming = upcoming[1], next(groups, None)
+                    else:
+                        content = self.kind.empty()
+                    writer.write_table(self._table(index, grid, content, schema))
+
+    def _groups(self, grid: Grid, keys: slice) -> Iterator[tuple[int, dict[str, pa.Array]]]:
+        """Row-group index and content of the tiles that are not empty."""
+        for piece in self._pieces(keys.start, keys.stop):
+            found = self.gathering.read(piece)
+            for position, key in enumerate(found.keys.tolist()):
+                i, j = tile_of(key)
+                yield i * grid.n_y + j, self.kind.columns(i, j, found, position)
+            self.job.progress.add(sum(column.nbytes for column in found.columns))
+
+    def _table(self, index: int, grid: Grid, content: dict[str, pa.Array], schema: pa.Schema) -> pa.Table:
+        n_rows = len(next(iter(content.values())))
+        where = {
+            name: pa.array(np.full(n_rows, value, np.int32))
+            for name, value in zip(("tile_x", "tile_y"), divmod(index, grid.n_y), strict=True)
+        }
+        every = content | where
+        return pa.Table.from_arrays([every[name].cast(schema.field(name).type) for name in schema.names], schema=schema)
+
+    def _schema(self, grid: Grid) -> pa.Schema:
+        tile = pa.array([], pa.int32())
+        schema = self.job.style.table(self.kind.empty() | {"tile_x": tile, "tile_y": tile}).schema
+        info = {
+            "tile_grid_info": grid.parameters(self.job.options.tile_size),
+            "storage_mode": "row_groups",
+            "max_row_groups_per_file": self.job.options.max_row_groups_per_file,
+        }
+        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in info.items()}
+        return schema.with_metadata(texts)
+
+    def parameters(self, grid: Grid) -> dict[str, Any]:
+        """Entry of row-group mode in the parameters."""
+        return {
+            "directory": self.kind.directory,
+            "files": self.files,
+            "max_row_groups_per_file": self.job.options.max_row_groups_per_file,
+            "total_row_groups": grid.n_x * grid.n_y,
+        }
+
+
+class _Stream:
+    """A file of the sink, as pyarrow writes to files."""
+
+    closed = False
+
+    def __init__(self, write: Callable[[Any], None]) -> None:
+        self._write, self._position = write, 0
+
+    def __enter__(self) -> pa.PythonFile:
+        return pa.PythonFile(self, mode="w")
+
+    def __exit__(self, *error: object) -> None:
+        self.closed = True
+
+    def write(self, content: Any) -> int:
+        """Add some bytes."""
+        self._write(content)
+        size = memoryview(content).nbytes
+        self._position += size
+        return size
+
+    def tell(self) -> int:
+        """Bytes written."""
+        return self._position
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def close(self) -> None:
+        """The sink closes the file."""

@@ -1,0 +1,237 @@
+"""Transcripts: from a table in any order to tiles."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from atlaswriter.engine.gather import Gathering, Grouped, Part
+from atlaswriter.errors import InputError, Problem
+from atlaswriter.formats.landscape import layout
+from atlaswriter.formats.landscape.catalogue import Catalogue
+from atlaswriter.formats.landscape.job import Job
+from atlaswriter.formats.landscape.tiles import key_of
+from atlaswriter.kernels import bins
+from atlaswriter.kernels._jit import readable
+from atlaswriter.sources.spatial import Transcripts
+
+# Transcripts grouped together; what a thread holds of each of them meanwhile: as read, in pixels, grouped.
+_PART_ROWS = 1 << 20
+_ROW_BYTES = 40
+# Tiles that one part may be spread over.
+_MOST_TILES = 1 << 24
+
+
+@dataclass
+class Tally:
+    """What became of the transcripts.
+
+    Attributes
+    ----------
+    read, kept
+        Rows of the table, and those that were exported.
+    outside, poor, unwanted
+        Those outside of the region, below the quality, of features that are not exported.
+    first, last
+        Smallest and largest tile that holds any, in both directions.
+    """
+
+    read: int = 0
+    kept: int = 0
+    outside: int = 0
+    poor: int = 0
+    unwanted: int = 0
+    first: NDArray[np.int64] = field(default_factory=lambda: np.full(2, np.iinfo(np.int64).max))
+    last: NDArray[np.int64] = field(default_factory=lambda: np.full(2, np.iinfo(np.int64).min))
+
+
+class TranscriptReader:
+    """Reads a table of transcripts once, and groups them by tile.
+
+    Parameters
+    ----------
+    transcripts
+        The table.
+    to_px
+        float64 (3, 3): to pixels.
+    size_px
+        Width and height of what is exported of the image where a region was chosen, else None.
+    catalogue
+        The features.
+    job
+        The export.
+    """
+
+    def __init__(
+        self, transcripts: Transcripts, to_px: NDArray[np.float64], size_px: tuple[int, int] | None,
+        catalogue: Catalogue, job: Job,
+    ) -> None:  # fmt: skip
+        self.tally = Tally()
+        self._transcripts, self._catalogue, self._job = transcripts, catalogue, job
+        self._to_px = np.ascontiguousarray(to_px[:2]).ravel()
+        self._region = np.array([] if size_px is None else [0, 0, *size_px], np.float64)
+        self._guard = threading.Lock()
+        local = np.dtype("u2" if job.options.edge <= 1 << 16 else "u4")
+        self._dtypes = (local, local, np.dtype("u2" if catalogue.short else "u4"))
+        self._columns = [transcripts.gene, transcripts.x, transcripts.y]
+        if job.options.min_qv is not None and transcripts.quality is not None:
+            self._columns.append(transcripts.quality)
+
+    @property
+    def record_bytes(self) -> int:
+        """Bytes that a transcript takes while it is held."""
+        return sum(dtype.itemsize for dtype in self._dtypes)
+
+    @staticmethod
+    def thread_room_of(transcripts: Transcripts) -> int:
+        """Bytes that one thread takes while it reads."""
+        columns = [transcripts.gene, transcripts.x, transcripts.y, *([transcripts.quality] if transcripts.quality else [])]
+        return transcripts.table.room(columns) + _ROW_BYTES * 2 * _PART_ROWS
+
+    def read(self, room: int) -> Gathering:
+        """Read everything; what does not fit in `room` bytes, which the caller has drawn, goes to temporary files."""
+        gathering = Gathering(self._dtypes, room, self._job.sink.scratch)
+        table, team = self._transcripts.table, self._job.team
+        memory = self.thread_room_of(self._transcripts)
+        work = [
+            team.submit(self._read_part, part, gathering, memory=memory, what="reading transcripts")
+            for part in range(table.n_parts)
+        ]
+        for future in work:
+            future.result()
+            team.raise_if_failed()
+        gathering.finish()
+        return gathering
+
+    def _read_part(self, part: int, gathering: Gathering) -> None:
+        for number, columns in enumerate(self._blocks(part)):
+            found = self._grouped(*columns)
+            if found is not None:
+                gathering.add((part, number), found)
+
+    def _blocks(self, part: int) -> Iterator[tuple[NDArray[np.int32], ...]]:
+        """Positions in hundredths of a pixel and genes, some million at a time."""
+        held: list[tuple[NDArray[np.int32], ...]] = []
+        n_held = 0
+        for batch in self._transcripts.table.batches(part, self._columns):
+            located = self._located(batch)
+            self._job.progress.add(self.record_bytes * batch.num_rows)
+            if n_held and n_held + located[0].size > 2 * _PART_ROWS:
+                yield _joined(held)
+                held, n_held = [], 0
+            held.append(located)
+            n_held += located[0].size
+        if held:
+            yield _joined(held)
+
+    def _located(self, batch: pa.RecordBatch) -> tuple[NDArray[np.int32], ...]:
+        transcripts = self._transcripts
+        features = batch.column(0)
+        codes = self._catalogue.codes(features.dictionary.to_pylist())
+        if features.null_count:
+            self._refuse(f"{features.null_count:,} transcripts have no {transcripts.gene}")
+        x, y = (self._numbers(batch.column(k), self._columns[k]) for k in (1, 2))
+        real = np.result_type(x, y, np.float32)
+        quality = np.empty(0, np.float32)
+        if len(self._columns) > 3:
+            quality = self._numbers(batch.column(3), self._columns[3]).astype(np.float32)
+        found = np.zeros(bins.N_FOUND, np.int64)
+        found[bins.FIRST_I :] = [*[np.iinfo(np.int64).max] * 2, *[np.iinfo(np.int64).min] * 2]
+        out = tuple(np.empty(x.size, np.int32) for _ in range(3))
+        least = -np.inf if self._job.options.min_qv is None else float(self._job.options.min_qv)
+        n = bins.locate(
+            x.astype(real, copy=False), y.astype(real, copy=False), readable(features.indices.to_numpy()), codes,
+            quality, least, self._to_px, self._region, np.int32(self._job.options.edge), *out, found,
+        )  # fmt: skip
+        if found[bins.FAR]:
+            self._refuse(f"{found[bins.FAR]:,} transcripts have no usable position (NaN, infinite, or far away)")
+        self._note(batch.num_rows, n, found)
+        return tuple(array[:n] for array in out)
+
+    def _numbers(self, column: pa.Array, name: str) -> NDArray[Any]:
+        if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
+            self._refuse(f"column {name!r} holds {column.type}, not numbers", "name another column")
+        found = column.to_numpy(zero_copy_only=False)
+        if found.dtype != np.float32:
+            found = found.astype(np.float64, copy=False)
+        return readable(np.ascontiguousarray(found))
+
+    def _refuse(self, found: str, remedy: str = "remove or mend them") -> None:
+        raise InputError(Problem(self._transcripts.table.location, found, remedy))
+
+    def _note(self, n_read: int, n_kept: int, found: NDArray[np.int64]) -> None:
+        with self._guard:
+            tally = self.tally
+            tally.read += n_read
+            tally.kept += n_kept
+            tally.outside += int(found[bins.OUTSIDE])
+            tally.poor += int(found[bins.POOR])
+            tally.unwanted += int(found[bins.UNWANTED])
+            tally.first = np.minimum(tally.first, found[[bins.FIRST_I, bins.FIRST_J]])
+            tally.last = np.maximum(tally.last, found[[bins.LAST_I, bins.LAST_J]])
+
+    def _grouped(self, x: NDArray[np.int32], y: NDArray[np.int32], genes: NDArray[np.int32]) -> Part | None:
+        if not x.size:
+            return None
+        edge = np.int32(self._job.options.edge)
+        first_i, first_j = int(x.min()) // edge, int(y.min()) // edge
+        n_i, n_j = int(x.max()) // edge - first_i + 1, int(y.max()) // edge - first_j + 1
+        if n_i * n_j > _MOST_TILES:
+            found = f"positions reach over {n_i:,} x {n_j:,} tiles"
+            self._refuse(found, "check the positions and the transform, or use larger tiles (tile_size=, --tile-size)")
+        counts = np.zeros(n_i * n_j, np.int64)
+        bins.count(x, y, edge, first_i, first_j, n_j, counts)
+        tiles = np.flatnonzero(counts)
+        offsets = np.r_[0, np.cumsum(counts[tiles])]
+        cursor = np.zeros(n_i * n_j, np.int64)
+        cursor[tiles] = offsets[:-1]
+        columns = tuple(np.empty(x.size, dtype) for dtype in self._dtypes)
+        bins.group(x, y, genes, edge, first_i, first_j, n_j, cursor, *columns)
+        keys = key_of(first_i + tiles // n_j, first_j + tiles % n_j)
+        return Part(keys, (offsets,) * len(columns), columns)
+
+
+def _joined(held: Sequence[tuple[NDArray[np.int32], ...]]) -> tuple[NDArray[np.int32], ...]:
+    return tuple(np.concatenate(columns) for columns in zip(*held, strict=True))
+
+
+class TranscriptTiles:
+    """Content of the tiles of transcripts: a `tiles.Kind`.
+
+    Parameters
+    ----------
+    job
+        The export.
+    ids
+        Id of each gene code.
+    """
+
+    def __init__(self, job: Job, ids: NDArray[np.int64]) -> None:
+        self._job = job
+        self._id_type = job.style.id_type(ids.size)
+        self._ids = ids.astype(self._id_type.to_pandas_dtype())
+        self.directory = layout.transcripts_dir(job.options.row_groups)
+
+    def path(self, i: int, j: int) -> str:
+        """File of one loose tile."""
+        return layout.transcript_tile(i, j)
+
+    def columns(self, i: int, j: int, found: Grouped, position: int) -> dict[str, pa.Array]:
+        """Gene ids, and positions in pixels of the image."""
+        x, y, codes = found.of(position)
+        xy = np.empty(2 * x.size, self._job.style.real_dtype)
+        bins.pairs(x, y, i * self._job.options.edge, j * self._job.options.edge, xy)
+        return {"name": pa.array(self._ids[codes]), "geometry": self._job.style.pairs(xy)}
+
+    def empty(self) -> dict[str, pa.Array]:
+        """No transcripts."""
+        return {
+            "name": pa.array([], self._id_type),
+            "geometry": self._job.style.pairs(np.empty(0, self._job.style.real_dtype)),
+        }

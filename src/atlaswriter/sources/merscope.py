@@ -1,0 +1,147 @@
+"""Output folders of Vizgen's MERSCOPE."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from atlaswriter.errors import InputError, Problem, Problems, listed
+from atlaswriter.sources.geometry import GeoParquet, cells_of, column_among, names_of
+from atlaswriter.sources.images import open_planes
+from atlaswriter.sources.shapes import read_affine
+from atlaswriter.sources.spatial import Cells, Plane, Segmentation, Spatial, Transcripts
+from atlaswriter.sources.tables import open_table
+from atlaswriter.sources.wide import csv_batches, csv_counts, csv_header
+
+_CELLS, _COUNTS, _BOUNDARIES = "cell_metadata.csv", "cell_by_gene.csv", "cell_boundaries.parquet"
+_TRANSFORM = "images/micron_to_mosaic_pixel_transform.csv"
+_TRANSCRIPTS = ("detected_transcripts.parquet", "detected_transcripts.csv")
+_MOSAIC = re.compile(r"mosaic_(?P<stain>.+)_z(?P<z>\d+)\.tiff?")
+
+# Stains that come first, and what Celldega calls their channels.
+_KEYS = {"DAPI": "dapi", "Cellbound1": "bound"}
+
+
+def is_merscope(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder looks like one of MERSCOPE."""
+    return any((Path(path) / name).is_file() for name in (*_TRANSCRIPTS, _TRANSFORM))
+
+
+def open_merscope(path: str | os.PathLike[str], *, z: int | None = None) -> Spatial:
+    """Open a region of MERSCOPE.
+
+    Parameters
+    ----------
+    path
+        Folder with `cell_metadata.csv`, `cell_by_gene.csv`, `cell_boundaries.parquet`, detected transcripts and
+        ``images/``.
+    z
+        Focal plane of the images and the outlines; the middle one of the DAPI stain by default.
+
+    Returns
+    -------
+    Spatial
+        In microns, without clusters. Identifiers of cells are text, every digit as stored.
+
+    Raises
+    ------
+    InputError
+        Files or columns are missing (all are named together), or something is damaged.
+    """
+    root = Path(path)
+    mosaics = _mosaics(root)
+    transcripts = next((root / name for name in _TRANSCRIPTS if (root / name).is_file()), None)
+    _refuse_missing(root, mosaics, transcripts)
+    problems = Problems()
+    to_px = problems.attempt(read_affine, root / _TRANSFORM)
+    cells = problems.attempt(_cells, root / _CELLS)
+    counts = problems.attempt(csv_counts, root / _COUNTS, _COUNTS)
+    table = problems.attempt(_transcripts, transcripts)
+    planes = problems.attempt(_planes, mosaics, z)
+    plane_z = _middle(mosaics, z)
+    outlines = problems.attempt(_outlines, root / _BOUNDARIES, plane_z)
+    problems.raise_if_any()
+    assert to_px is not None and cells is not None and planes is not None and outlines is not None  # noqa: S101, PT018
+    boundaries, warnings = outlines
+    segmentation = Segmentation(cells, counts, None, boundaries)
+    return Spatial(str(root), "MERSCOPE", to_px, segmentation, table, planes, warnings=warnings)
+
+
+def _refuse_missing(root: Path, mosaics: dict[tuple[str, int], Path], transcripts: Path | None) -> None:
+    missing = [name for name in (_CELLS, _COUNTS, _BOUNDARIES, _TRANSFORM) if not (root / name).is_file()]
+    if transcripts is None:
+        missing.append(" or ".join(reversed(_TRANSCRIPTS)))
+    if not any(stain == "DAPI" for stain, _ in mosaics):
+        missing.append("images/mosaic_DAPI_z3.tif")
+    if missing:
+        found = f"lacks {listed(missing)}"
+        raise InputError(Problem(str(root), found, "give the folder of one region, with everything MERSCOPE wrote"))
+
+
+def _mosaics(root: Path) -> dict[tuple[str, int], Path]:
+    """Images by stain and focal plane."""
+    folder = root / "images"
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    matches = [(file, _MOSAIC.fullmatch(file.name)) for file in files]
+    return {(match["stain"], int(match["z"])): file for file, match in matches if match}
+
+
+def _middle(mosaics: dict[tuple[str, int], Path], z: int | None) -> int:
+    layers = sorted(layer for stain, layer in mosaics if stain == "DAPI")
+    return layers[len(layers) // 2] if z is None else z
+
+
+def _planes(mosaics: dict[tuple[str, int], Path], z: int | None) -> list[Plane]:
+    layer = _middle(mosaics, z)
+    stains = [stain for stain, plane in mosaics if plane == layer]
+    if "DAPI" not in stains:
+        known = sorted({plane for stain, plane in mosaics if stain == "DAPI"})
+        raise InputError(Problem("z", f"there is no DAPI image of plane {layer}", f"choose one of {listed(known)}"))
+    first = [stain for stain in _KEYS if stain in stains]
+    planes = []
+    for stain in (*first, *sorted(set(stains) - set(first))):
+        (plane,) = open_planes(mosaics[stain, layer])
+        key = _KEYS.get(stain) or re.sub(r"[^a-z0-9]+", "_", stain.lower()).strip("_")
+        planes.append(replace(plane, key=key, label=stain))
+    return planes
+
+
+def _cells(path: Path) -> Cells:
+    columns = csv_header(path)
+    cell = column_among(None, ("EntityID", "", "Unnamed: 0", "cell", "cell_id"), columns, "the cell", path.name)
+    column_among("center_x", (), columns, "", path.name)
+    column_among("center_y", (), columns, "", path.name)
+    # As text: identifiers of 39 digits fit into no number.
+    types = {cell: pa.string(), "center_x": pa.float64(), "center_y": pa.float64()}
+    table = pa.Table.from_batches(csv_batches(path, types), pa.schema(types))
+    names = names_of(table.column(0).combine_chunks(), path.name)
+    return cells_of(names, np.asarray(table.column(1)), np.asarray(table.column(2)), path.name)
+
+
+def _transcripts(path: Path) -> Transcripts:
+    table = open_table(path, path.name)
+    for column in ("gene", "global_x", "global_y"):
+        column_among(column, (), table.columns, "", path.name)
+    return Transcripts(table, "gene", "global_x", "global_y")
+
+
+def _outlines(path: Path, layer: int) -> tuple[GeoParquet, list[str]]:
+    """Outlines at one focal plane: that of the image if there are any, else the one that has most."""
+    every = GeoParquet(path, cell="EntityID", where=path.name)
+    if "ZIndex" not in every.columns:
+        return every, []
+    found: dict[int, int] = {}
+    for values in every.values("ZIndex"):
+        for value, count in zip(*np.unique(values, return_counts=True), strict=True):
+            found[int(value)] = found.get(int(value), 0) + int(count)
+    if not found:
+        return every, []
+    chosen = layer if layer in found else max(found, key=lambda plane: (found[plane], -plane))
+    outlines = GeoParquet(path, cell="EntityID", only=("ZIndex", chosen), where=path.name)
+    said = f"{path.name}: outlines of ZIndex {chosen} are taken, {found[chosen]:,} of {sum(found.values()):,}"
+    return outlines, [said] if len(found) > 1 else []

@@ -1,0 +1,169 @@
+"""Tables in files, some columns and some rows at a time: Parquet, Arrow, and CSV packed or not.
+
+Nothing of a file is trusted: text is checked to be UTF-8 and its codes to lie inside their dictionaries, and whatever
+pyarrow raises on damaged content becomes an `InputError` that names the file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from atlaswriter.errors import InputError, Problem, listed
+from atlaswriter.sources.damage import translated_damage
+from atlaswriter.sources.spatial import Table
+
+# Rows of a batch.
+BATCH_ROWS = 1 << 18
+
+# Parquet is read through a buffer of so many bytes for each column.
+_BUFFER_BYTES = 1 << 20
+
+_TEXT = pa.dictionary(pa.int32(), pa.string())
+
+
+@contextmanager
+def reading(location: str) -> Iterator[None]:
+    """Turn errors from reading a damaged table into `InputError`."""
+    with translated_damage(location, "disk"):
+        try:
+            yield
+        except pa.ArrowCapacityError as error:
+            raise ValueError(str(error)) from error
+
+
+class ParquetTable:
+    """A Parquet file: a `Table` whose parts are its row groups.
+
+    Parameters
+    ----------
+    path
+        The file.
+    where
+        Its name in messages; the path by default.
+    text
+        Columns that are given as text even if they hold integers.
+
+    Attributes
+    ----------
+    location, columns, n_rows, n_bytes, n_parts
+        As of `Table`.
+    """
+
+    def __init__(self, path: Path, where: str = "", text: Sequence[str] = ()) -> None:
+        import pyarrow.parquet as pq
+
+        self._path, self._as_text = path, frozenset(text)
+        self.location = where or str(path)
+        with reading(self.location), pq.ParquetFile(path) as file:
+            self._metadata = file.metadata
+            schema = file.schema_arrow
+        self.columns: list[str] = list(schema.names)
+        self._stored_text = [field.name for field in schema if _is_text(field.type)]
+        self.n_rows: int = self._metadata.num_rows
+        self.n_parts: int = self._metadata.num_row_groups
+        self.n_bytes = path.stat().st_size
+
+    def room(self, columns: Sequence[str]) -> int:
+        """As of `Table`."""
+        # A buffer, a page as stored and decoded (1 MiB each, mostly), and a batch as decoded and as given.
+        return len(columns) * (3 * _BUFFER_BYTES + 2 * 8 * BATCH_ROWS)
+
+    def batches(self, part: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """As of `Table`."""
+        import pyarrow.parquet as pq
+
+        check_columns(self, columns)
+        with reading(self.location):
+            file = pq.ParquetFile(
+                self._path,
+                metadata=self._metadata,
+                read_dictionary=[name for name in self._stored_text if name in columns],
+                buffer_size=_BUFFER_BYTES,
+                pre_buffer=False,
+            )
+            with file:
+                for batch in file.iter_batches(BATCH_ROWS, row_groups=[part], columns=columns, use_threads=False):
+                    yield _settled(batch, columns, self._as_text)
+
+
+def check_columns(table: Table, columns: Sequence[str]) -> None:
+    """Refuse columns that a table does not have, or has twice."""
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        what = "column" if len(missing) == 1 else "columns"
+        found = f"has no {what} {listed(missing)}; it has {listed(table.columns, 40) or 'none'}"
+        raise InputError(Problem(table.location, found, "name other columns, or write the file again with these"))
+    repeated = [name for name in columns if table.columns.count(name) > 1]
+    if repeated:
+        raise InputError(Problem(table.location, f"has several columns {listed(repeated)}", "rename all but one"))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return any(test(kind) for test in tests) or str(kind) in {"string_view", "binary_view"}
+
+
+def _settled(batch: pa.RecordBatch, columns: Sequence[str], as_text: frozenset[str]) -> pa.RecordBatch:
+    """Columns in the order asked for, as `Table` promises them."""
+    arrays = [batch.column(name) for name in columns]
+    settled = [
+        texts(array) if name in as_text or _is_text(array.type) else _numbers(array)
+        for name, array in zip(columns, arrays, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(settled, names=list(columns))
+
+
+def texts(array: pa.Array) -> pa.DictionaryArray:
+    """Text or integers as a dictionary of text with int32 indices; its content is proved sound.
+
+    Raises
+    ------
+    ValueError
+        Bytes are not UTF-8, or codes lie outside the dictionary.
+    """
+    if not pa.types.is_dictionary(array.type):
+        array = array.dictionary_encode()
+    if array.dictionary.null_count:
+        # A code may also stand for "nothing"; from here on only a missing code does.
+        array = array.dictionary_decode().dictionary_encode()
+    if array.type != _TEXT:
+        array = pa.DictionaryArray.from_arrays(pc.cast(array.indices, pa.int32()), pc.cast(array.dictionary, pa.string()))
+    array.validate(full=True)
+    return array
+
+
+def _numbers(array: pa.Array) -> pa.Array:
+    """Numbers as stored; where some are missing, as floats with NaN."""
+    if not array.null_count:
+        return array
+    return pc.fill_null(array if pa.types.is_floating(array.type) else pc.cast(array, pa.float64()), float("nan"))
+
+
+def numbers(column: pa.Array, name: str, where: str) -> NDArray[np.float64]:
+    """A column of numbers in float64; `InputError` if it is something else."""
+    kind = column.type
+    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)):
+        found = f"column {name!r} holds {'text' if _is_text(kind) else kind}, not numbers"
+        raise InputError(Problem(where, found, "name another column"))
+    values: NDArray[np.float64] = pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False)
+    return values
+
+
+def read_all(table: Table, columns: Sequence[str]) -> list[pa.Array]:
+    """Whole columns of a table that fits in memory, text as plain strings."""
+    found: list[list[pa.Array]] = [[] for _ in columns]
+    for part in range(table.n_parts):
+        for batch in table.batches(part, columns):
+            for pieces, column in zip(found, batch.columns, strict=True):
+                pieces.append(pc.cast(column, pa.string()) if pa.types.is_dictionary(column.type) else column)
+    return [pa.concat_arrays(pieces) for pieces in found]

@@ -1,0 +1,242 @@
+"""Planes of TIFF files, read a few segments (tiles or strips) at a time by any number of threads.
+
+tifffile reads the headers and knows the codecs; which segments are fetched, and how, is decided here.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import weakref
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import tifffile
+
+from atlaswriter.errors import InputError, Problem
+from atlaswriter.sources.base import Array, as_native
+from atlaswriter.sources.damage import translated_damage
+from atlaswriter.sources.slices import bounds
+
+_CUT_SHORT = "the file is damaged or incomplete: copy or write it again"
+_CONVERT = "convert it to 8 or 16 bit, grey or RGB"
+
+# Content for each stored byte, beyond which a header is not believed. Deflate reaches 1032, blank tiles in zstd 26,000.
+_MOST_TIMES = 100_000
+
+# Rows of an image that is stored as it is are read so many bytes at a time.
+_RAW_BYTES = 1 << 20
+
+# Content in bytes a second on one core, by compression: 16-bit tiles of Xenium took 1.4 ns (real, rather blank) to 4.4
+# ns (synthetic, noisy) a pixel with deflate and predictor; lossless JPEG 2000 some 50.
+_RAW, _DEFLATE = (1,), (8, 32946)
+_SPEEDS = {1: 4e9, 8: 5e8, 32946: 5e8, 5: 2e8, 50000: 8e8}
+_OTHER_SPEED = 5e7
+
+_MIN_IS_BLACK, _RGB, _YCBCR = 1, 2, 6
+
+
+class File:
+    """A file that several threads read at places of their own; closed when nobody holds it any more.
+
+    Attributes
+    ----------
+    path
+        Where it is.
+    size
+        Its bytes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        except OSError as error:
+            raise InputError(Problem(str(path), f"cannot be read ({error.strerror})", "check the path")) from error
+        weakref.finalize(self, os.close, self._descriptor)
+        self.size = os.fstat(self._descriptor).st_size
+        self._lock = threading.Lock()
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Some bytes of the file, all of them or an error."""
+        if hasattr(os, "pread"):
+            content = os.pread(self._descriptor, size, offset)
+        else:  # Windows
+            with self._lock:
+                os.lseek(self._descriptor, offset, os.SEEK_SET)
+                content = os.read(self._descriptor, size)
+        if len(content) < size:
+            raise OSError("the file is truncated")
+        return content
+
+
+class TiffPlane:
+    """One plane of a TIFF page: a `Lazy`.
+
+    Parameters
+    ----------
+    page
+        The page, of an open file.
+    file
+        The same file.
+    sample
+        Which value of each pixel; None: the three of a colour image.
+
+    Attributes
+    ----------
+    shape
+        (height, width), of colour images (height, width, 3).
+    dtype, grain, overhead, speed
+        As of `Lazy`.
+    tile
+        Rows and columns that are decoded together.
+    """
+
+    def __init__(self, page: tifffile.TiffPage, file: File, sample: int | None = 0) -> None:
+        self._file, self._sample = file, sample
+        self._where = f"{file.path.name}, page {page.index}"
+        _refuse_unreadable(page, str(file.path))
+        size = page.imagelength, page.imagewidth
+        self.shape: tuple[int, ...] = size if sample is not None else (*size, 3)
+        self.dtype = np.dtype(f"u{page.bitspersample // 8}")
+        self._planar = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and page.samplesperpixel > 1
+        self._values = 1 if self._planar else page.samplesperpixel
+        self.tile = (page.tilelength, page.tilewidth) if page.is_tiled else (min(page.rowsperstrip, size[0]), size[1])
+        self._offsets = np.array(page.dataoffsets, np.int64)
+        self._counts = np.array(page.databytecounts, np.int64)
+        self._stored_dtype = self.dtype.newbyteorder(page.parent.byteorder)
+        self._decode, self._tables = page.decode, page.jpegtables
+        self._tiled = page.is_tiled
+        self._compression, self._predictor = int(page.compression), int(page.predictor)
+        self._plain = self._predictor in (1, 2) and page.fillorder == 1
+        self._refuse_missing(page)
+        self._divide_raw()
+        self.grain = self.tile[0]
+        content = math.prod(self.tile) * self._values * self.dtype.itemsize
+        # The segment as stored, decoded, and on its way between two codecs.
+        self.overhead = int(self._counts.max(initial=0)) + 2 * content
+        self.speed = _SPEEDS.get(self._compression, _OTHER_SPEED)
+
+    def _refuse_missing(self, page: tifffile.TiffPage) -> None:
+        location, size = str(self._file.path), self._file.size
+        down, across = (-(-n // step) for n, step in zip(self.shape[:2], self.tile, strict=True))
+        self._across, self._per_sample = across, down * across
+        expected = self._per_sample * (page.samplesperpixel if self._planar else 1)
+        if min(len(self._offsets), len(self._counts)) < expected:
+            found = f"page {page.index} lists {len(self._offsets)} of {expected} segments"
+            raise InputError(Problem(location, found, _CUT_SHORT))
+        ends = self._offsets + self._counts
+        if np.any(ends > size) or np.any(self._counts < 0) or np.any(self._offsets < 0):
+            found = f"is cut short: page {page.index} goes up to byte {ends.max()}, the file has {size}"
+            raise InputError(Problem(location, found, _CUT_SHORT))
+        content = math.prod(self.shape) * self.dtype.itemsize
+        if content > _MOST_TIMES * size or math.prod(self.tile) > _MOST_TIMES * size:
+            found = f"is said to hold {self.shape[1]} × {self.shape[0]} pixels in a file of {size} bytes"
+            raise InputError(Problem(location, found, _CUT_SHORT))
+
+    def _divide_raw(self) -> None:
+        """Take strips that are stored as they are, one behind the other, for shorter ones."""
+        row_bytes = self.shape[1] * self._values * self.dtype.itemsize
+        one_behind_the_other = np.array_equal(self._offsets[1:], (self._offsets + self._counts)[:-1])
+        whole = row_bytes * self.shape[0] * (len(self._offsets) // self._per_sample)
+        if (
+            self._tiled
+            or self._compression not in _RAW
+            or not self._plain
+            or self._predictor != 1
+            or not one_behind_the_other
+            or int(self._counts.sum()) != whole
+        ):
+            return
+        rows = min(max(1, _RAW_BYTES // row_bytes), self.shape[0])
+        first_rows = np.arange(0, self.shape[0], rows)
+        self.tile, self._per_sample = (rows, self.shape[1]), len(first_rows)
+        starts = self._offsets[0] + np.arange(0, whole, row_bytes * self.shape[0])
+        self._offsets = (starts[:, np.newaxis] + first_rows * row_bytes).ravel()
+        heights = np.minimum(rows, self.shape[0] - first_rows)
+        self._counts = np.tile(heights * row_bytes, len(starts))
+
+    def __getitem__(self, key: slice | tuple[slice, slice]) -> Array:
+        first, last, left, right = bounds(key, self.shape[:2])
+        out = np.empty((last - first, right - left, *self.shape[2:]), self.dtype)
+        if not out.size:
+            return out
+        height, width = self.tile
+        for row in range(first // height, -(-last // height)):
+            for column in range(left // width, -(-right // width)):
+                top, edge = row * height, column * width
+                start, stop = max(first, top), min(last, top + height)
+                begin, end = max(left, edge), min(right, edge + width)
+                part = slice(start - top, stop - top), slice(begin - edge, end - edge)
+                target = out[start - first : stop - first, begin - left : end - left]
+                self._fill(target, part, row * self._across + column)
+        return out
+
+    def _fill(self, target: Array, part: tuple[slice, slice], segment: int) -> None:
+        with translated_damage(f"{self._where}, segment {segment}", str(self._file.path)):
+            if not self._planar:
+                values = slice(3) if self._sample is None else self._sample
+                target[...] = self._segment(segment)[(*part, values)]
+            elif self._sample is None:
+                for colour in range(3):
+                    target[..., colour] = self._segment(segment + colour * self._per_sample)[(*part, 0)]
+            else:
+                target[...] = self._segment(segment + self._sample * self._per_sample)[(*part, 0)]
+
+    def _segment(self, number: int) -> Array:
+        """A segment, (rows, columns, values); those at the lower edge may have all rows or only what is needed."""
+        size = int(self._counts[number])
+        if size == 0:  # left out, as blank tiles may be
+            return np.broadcast_to(np.zeros((), self.dtype), (*self.tile, self._values))
+        stored = self._file.read(int(self._offsets[number]), size)
+        if self._plain and self._compression in _RAW and self._predictor == 1:
+            return self._shaped(np.frombuffer(stored, np.uint8), number)
+        if self._plain and self._compression in _DEFLATE:
+            return self._inflated(stored, number)
+        tables = {} if self._tables is None else {"jpegtables": self._tables}
+        return np.asarray(self._decode(stored, number, **tables)[0])[0]
+
+    def _inflated(self, stored: bytes, number: int) -> Array:
+        """A deflate segment; libdeflate takes 0.7 to 0.9 of ISA-L's time, and a running sum a third of tifffile's."""
+        rows = self._rows(number)
+        content = np.empty(rows * self.tile[1] * self._values * self.dtype.itemsize, np.uint8)
+        segment = self._shaped(imagecodecs.deflate_decode(stored, out=content), number)
+        if self._predictor == 2:
+            np.cumsum(segment, axis=1, dtype=self.dtype, out=segment)
+        return segment
+
+    def _rows(self, number: int) -> int:
+        """Rows of a segment as stored: tiles are whole, the last strip is not."""
+        rows = self.tile[0]
+        return rows if self._tiled else min(rows, self.shape[0] - number % self._per_sample * rows)
+
+    def _shaped(self, content: Array, number: int) -> Array:
+        values = content.view(self._stored_dtype)
+        wanted = self._rows(number) * self.tile[1] * self._values
+        if values.size < wanted:
+            raise OSError(f"it holds {values.size} of {wanted} values")
+        return as_native(values[:wanted].reshape(-1, self.tile[1], self._values))
+
+
+def _refuse_unreadable(page: tifffile.TiffPage, location: str) -> None:
+    """Refuse what is no plain image of unsigned integers."""
+    found = ""
+    if page.imagelength < 1 or page.imagewidth < 1 or page.imagedepth != 1 or (page.is_tiled and page.tiledepth != 1):
+        found = f"has a page of shape {page.shape}"
+    elif page.bitspersample not in (8, 16, 32) or page.sampleformat != 1:
+        found = f"has pixels of {page.bitspersample} bit and dtype {page.dtype}"
+    elif page.photometric not in (_MIN_IS_BLACK, _RGB, _YCBCR):
+        found = f"is coloured by {getattr(page.photometric, 'name', page.photometric)}"
+    if found:
+        raise InputError(Problem(location, found, _CONVERT))
+
+
+def samples_of(page: tifffile.TiffPage, location: str) -> list[int | None]:
+    """What planes the values of a page's pixels make: one each, or all together (None) where they are colours."""
+    if page.samplesperpixel >= 3 and page.photometric in (_RGB, _YCBCR):
+        if page.bitspersample != 8:
+            raise InputError(Problem(location, f"is a colour image of {page.bitspersample} bit", _CONVERT))
+        return [None]
+    return list(range(page.samplesperpixel))
