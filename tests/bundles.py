@@ -6,6 +6,7 @@ order of rows differ. A fifth of the transcripts have a quality below 20; the ma
 
 import gzip
 import json
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ import tifffile
 PIXEL = 0.2125
 CHANNELS = ("DAPI", "ATP1A1/CD45/E-Cadherin", "18S", "AlphaSMA/Vimentin", "Fifth")
 GENE = "Gene Expression"
+LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")  # how instruments spell a cell's number
 CONTROLS = {  # features without biology: type in the matrix by name
     "NegControlProbe_00042": "Negative Control Probe",
     "NegControlCodeword_0500": "Negative Control Codeword",
@@ -96,8 +98,11 @@ def make_bundle(
     size = np.array(image[::-1]) * PIXEL
     to = np.diag(np.array([1 / PIXEL, 1 / PIXEL, 1, 1], np.float32))
     to[:2, 3] = translation
-    prefix = rng.choice(2**32 - 2, n_cells, replace=False).astype(np.uint32) + 1
-    cells = [str(i + 1) for i in rng.permutation(n_cells)] if version == "1" else [_name(p) for p in prefix]
+    prefix = rng.choice(2**32 - 1, n_cells, replace=False)
+    cells = [f"{number:08x}".translate(LETTERS) + "-1" for number in prefix]
+    if version == "1":
+        cells = [str(i + 1) for i in rng.permutation(n_cells)]
+    ids = np.column_stack([prefix, np.ones(n_cells)]).astype("<u4")
     margin = min(3.5, float(size.min()) / 4)
     xy = rng.uniform(margin, size - margin, (n_cells, 2)).round(6)
     rings = [_ring(rng, center, margin * 0.9) for center in xy]
@@ -105,7 +110,6 @@ def make_bundle(
     kind = rng.choice(n_clusters, n_cells, p=share)
     label = rng.permutation(n_clusters) + 1
     clusters = [None if i % 40 == 7 else str(label[k]) for i, k in enumerate(kind)]
-
     genes = [*names, *(f"{'BDFGKLMNPRST'[i % 12]}{'xyz'[i % 3]}{i}" for i in rng.permutation(1000))][:n_genes]
     features = [*genes, *(CONTROLS if controls else ())]
     types = [GENE] * n_genes + [*CONTROLS.values()] * controls
@@ -113,8 +117,7 @@ def make_bundle(
     inside = xy[owner] + rng.normal(0, margin / 5, (n_transcripts, 2))
     end = size if extent is None else np.float32(extent) / to[0, 0]
     anywhere = rng.uniform(0, end, (n_transcripts, 2))
-    lost = ((inside < 0) | (inside > end)).any(1)
-    owner = np.where(lost, -1, owner)
+    owner[((inside < 0) | (inside > end)).any(1)] = -1
     points = np.where(owner[:, None] >= 0, inside, anywhere).round(4).astype(np.float32)
     if extent is not None:
         points[n_transcripts // 2, 0], points[n_transcripts // 3, 1] = end
@@ -124,55 +127,33 @@ def make_bundle(
     weight = (weight / weight.sum(1, keepdims=True)).cumsum(1)
     profile = weight[np.where(owner >= 0, kind[owner], n_clusters)]
     gene = np.minimum((rng.random(n_transcripts)[:, None] > profile).sum(1), len(features) - 1)
-    qv = np.where(rng.random(n_transcripts) < 0.8, rng.uniform(20, 40, n_transcripts), rng.uniform(0, 20)).astype("f4")
+    qv = rng.uniform(20, 40, n_transcripts) - 20 * (rng.random(n_transcripts) < 0.2)
     counts = np.zeros((n_cells, len(features)), np.int32)
     good = (owner >= 0) & (qv >= 20)
     np.add.at(counts, (owner[good], gene[good]), 1)
-
-    bounds = (2600, 1500, 1800, 1700, 900)[:channels] if lut else ()
     pixels = np.stack([_paint(rng, image, xy / PIXEL, channel) for channel in range(channels)])
-    truth = Truth(
-        folder, cells, xy, rings, clusters, features, types, counts, gene, points, qv, owner, pixels, to, bounds
-    )
+    known = (cells, xy, rings, clusters, features, types, counts, gene, points, qv.astype(np.float32), owner)
+    truth = Truth(folder, *known, pixels, to, (2600, 1500, 1800, 1700, 900)[:channels] if lut else ())
     _write_tables(truth, version, parquet, row_group)
-    _write_matrix(truth, matrix, prefix, tar)
-    _write_clusters(truth, tar)
+    _write_matrix(truth, matrix, ids)
+    rows = [f"{cell},{label}" for cell, label in zip(cells, clusters, strict=True) if label is not None]
+    where = folder / "analysis" / "clustering" / "gene_expression_graphclust"
+    where.mkdir(parents=True)
+    (where / "clusters.csv").write_text("\n".join(["Barcode,Cluster", *rows]) + "\n")
+    for path in folder.glob("*/") if tar else ():
+        with tarfile.open(f"{path}.tar.gz", "w:gz") as file:
+            file.add(path, path.name)
+        shutil.rmtree(path)
     if transform == "zarr":
-        _write_zarr(folder / "cells.zarr.zip", {"masks/homogeneous_transform": to, "cell_id": _ids(prefix)})
+        _write_zarr(folder / "cells.zarr.zip", {"masks/homogeneous_transform": to, "cell_id": ids})
     elif transform == "csv":
         lines = (" ".join(str(value) for value in row[[0, 1, 3]]) for row in to[[0, 1, 3]])
         (folder / "micron_to_image_transform.csv").write_text("\n".join(lines) + "\n")
     files = [] if layout == "none" else _write_images(truth, version, layout, codec, levels)
-    manifest = {
-        "major_version": int(version) + 2,
-        "run_name": "made up",
-        "region_name": "region",
-        "num_cells": n_cells,
-        "pixel_size": PIXEL,
-        "analysis_sw_version": f"xenium-{version}.0.0.0",
-        "images": {"morphology_focus_filepath": files[0]} if files else {},
-    }
+    manifest = {"num_cells": n_cells, "pixel_size": PIXEL, "analysis_sw_version": f"xenium-{version}.0.0.0"}
+    manifest["images"] = {"morphology_focus_filepath": files[0]} if files else {}
     (folder / "experiment.xenium").write_text(json.dumps(manifest, indent=2))
     return truth
-
-
-def golden_bundle(folder: Path) -> Truth:
-    """The bundle that the files in ``golden/landscape`` were made of, by the original.
-
-    Transcripts end exactly at a tile's edge, and before some of the cells do; a gene is white, names have dots and
-    dashes, one gene and one control have no counts.
-    """
-    names = ("HLA-DRA", "Trbc1.1", "Zeb2", "aaa", "Blank-1", "ACTA2", "ACTA2")
-    return make_bundle(folder, seed=27, image=(560, 830), channels=4, names=names, extent=(750, 500))
-
-
-def _name(prefix: int) -> str:
-    """A cell's number as instruments spell it: hexadecimal digits as a to p."""
-    return "".join("abcdefghijklmnop"[int(digit, 16)] for digit in f"{prefix:08x}") + "-1"
-
-
-def _ids(prefix: np.ndarray) -> np.ndarray:
-    return np.column_stack([prefix, np.ones_like(prefix)])
 
 
 def _ring(rng: np.random.Generator, center: np.ndarray, radius: float) -> np.ndarray:
@@ -185,36 +166,34 @@ def _ring(rng: np.random.Generator, center: np.ndarray, radius: float) -> np.nda
 
 def _paint(rng: np.random.Generator, image: tuple[int, int], centers: np.ndarray, channel: int) -> np.ndarray:
     """Soft blobs at cells over a background, with a corner that was never scanned."""
-    y, x = np.ogrid[: image[0], : image[1]]
+    y, x = np.arange(image[0])[:, None], np.arange(image[1])
+    far_x, far_y = (
+        np.exp(-((at - to[:, None]) ** 2) / (18 + 8 * channel)) for at, to in zip((x, y.T), centers.T, strict=True)
+    )
     light = 60 + 25 * channel + 20 * np.sin(x / 40 + channel) * np.cos(y / 33)
-    for cx, cy in centers:
-        light += rng.uniform(200, 2600) * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * (3 + channel) ** 2))
+    light += (far_y.T * rng.uniform(200, 2600, len(centers))) @ far_x
     light[: image[0] // 5, : image[1] // 6] = 0
     return light.astype(np.uint16)
 
 
 def _write_tables(truth: Truth, version: str, parquet: bool, row_group: int) -> None:
     """Cells, outlines and transcripts."""
-    integer, n = version == "1", len(truth.gene)
+    integer = version == "1"
     names = np.array([int(cell) for cell in truth.cells] + [-1]) if integer else np.array([*truth.cells, "UNASSIGNED"])
     text = pa.array(truth.features, pa.binary() if integer and parquet else pa.string())
     x, y = np.concatenate(truth.rings).T
     rows = np.repeat(np.arange(len(truth.cells)), [len(ring) for ring in truth.rings])
-    cells = {"x_centroid": truth.xy[:, 0], "y_centroid": truth.xy[:, 1], "total_counts": truth.counts.sum(1)}
-    transcripts = {
-        "transcript_id": np.arange(n, dtype=np.uint64) + 2**48,
-        "cell_id": names[truth.owner],
-        "overlaps_nucleus": np.zeros(n, np.uint8),
-        "feature_name": text.take(pa.array(truth.gene)),
-        "x_location": truth.points[:, 0],
-        "y_location": truth.points[:, 1],
-        "z_location": np.full(n, 12, np.float32),
-        "qv": truth.qv,
-    }
+    center_x, center_y = truth.xy.T
     tables = {
-        "cells": {"cell_id": names[:-1], **cells},
+        "cells": {"cell_id": names[:-1], "x_centroid": center_x, "y_centroid": center_y},
         "cell_boundaries": {"cell_id": names[rows], "vertex_x": x, "vertex_y": y},
-        "transcripts": transcripts,
+        "transcripts": {
+            "transcript_id": np.arange(truth.gene.size, dtype=np.uint64) + 2**48,
+            "cell_id": names[truth.owner],
+            "feature_name": text.take(pa.array(truth.gene)),
+            **dict(zip(("x_location", "y_location"), truth.points.T, strict=True)),
+            "qv": truth.qv,
+        },
     }
     for name, columns in tables.items():
         table = pa.table({key: pa.array(values) for key, values in columns.items()})
@@ -225,7 +204,7 @@ def _write_tables(truth: Truth, version: str, parquet: bool, row_group: int) -> 
                 pacsv.write_csv(table, file)
 
 
-def _write_matrix(truth: Truth, kind: str, prefix: np.ndarray, tar: bool) -> None:
+def _write_matrix(truth: Truth, kind: str, cell_ids: np.ndarray) -> None:
     """Counts in one of the layouts; stored by cell, but by feature in Zarr."""
     stem = truth.folder / "cell_feature_matrix"
     ids = [name if name in CONTROLS else f"ENSG{i:011d}" for i, name in enumerate(truth.features)]
@@ -239,58 +218,34 @@ def _write_matrix(truth: Truth, kind: str, prefix: np.ndarray, tar: bool) -> Non
         for name, text in {"matrix.mtx": head + lines, "barcodes.tsv": truth.cells, "features.tsv": rows}.items():
             with gzip.open(stem / f"{name}.gz", "wt", encoding="utf-8") as file:
                 file.write("\n".join(text) + "\n")
-        if tar:
-            _pack(stem)
     elif kind == "h5":
         with h5py.File(stem.with_suffix(".h5"), "w") as file:
-            group = file.create_group("matrix")
-            group["data"], group["indices"] = counts[cell, feature], feature
-            group["indptr"] = np.concatenate([[0], np.bincount(cell, minlength=n_cells).cumsum()])
-            group["shape"] = np.array([n_features, n_cells], np.int32)
+            ends = np.bincount(cell, minlength=n_cells).cumsum()
+            numbers = {"data": counts[cell, feature], "indices": feature, "indptr": np.append(0, ends)}
             texts = {"barcodes": truth.cells, "features/id": ids, "features/name": truth.features}
-            for name, values in (texts | {"features/feature_type": truth.types}).items():
-                group[name] = np.array([value.encode() for value in values])
+            texts["features/feature_type"] = truth.types
+            encoded = {name: np.array([text.encode() for text in found]) for name, found in texts.items()}
+            for name, values in {**numbers, **encoded, "shape": np.array([n_features, n_cells], np.int32)}.items():
+                file[f"matrix/{name}"] = values
     elif kind == "zarr":
         feature, cell = np.nonzero(counts.T)
-        arrays = {
-            "cell_features/data": counts[cell, feature].astype("<u4"),
-            "cell_features/indices": cell.astype("<u4"),
-            "cell_features/indptr": np.append(0, np.bincount(feature, minlength=n_features).cumsum()).astype("<u4"),
-            "cell_features/cell_id": _ids(prefix),
-        }
+        ends = np.bincount(feature, minlength=n_features).cumsum()
+        numbers = {"data": counts[cell, feature], "indices": cell, "indptr": np.append(0, ends), "cell_id": cell_ids}
+        arrays = {f"cell_features/{name}": values.astype("<u4") for name, values in numbers.items()}
         tags = {"feature_keys": truth.features, "feature_ids": ids, "feature_types": truth.types}
         tags |= {"number_cells": n_cells, "number_features": n_features, "major_version": 3, "minor_version": 0}
         _write_zarr(stem.with_suffix(".zarr.zip"), arrays, {"cell_features": tags})
 
 
-def _write_clusters(truth: Truth, tar: bool) -> None:
-    folder = truth.folder / "analysis" / "clustering" / "gene_expression_graphclust"
-    folder.mkdir(parents=True)
-    rows = [f"{cell},{label}" for cell, label in zip(truth.cells, truth.clusters, strict=True) if label is not None]
-    (folder / "clusters.csv").write_text("\n".join(["Barcode,Cluster", *rows]) + "\n")
-    if tar:
-        _pack(truth.folder / "analysis")
-
-
-def _pack(folder: Path) -> None:
-    """Put a folder into a .tar.gz of its name."""
-    with tarfile.open(folder.with_name(f"{folder.name}.tar.gz"), "w:gz") as file:
-        file.add(folder, folder.name)
-    for path in sorted(folder.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
-    folder.rmdir()
-
-
 def _write_zarr(path: Path, arrays: dict[str, np.ndarray], attributes: dict[str, Any] | None = None) -> None:
     """Zarr 2 arrays, one chunk each, uncompressed, with the groups above them."""
-    groups = {str(parent) for name in arrays for parent in Path(name).parents}
+    plain = {"compressor": None, "filters": None, "fill_value": 0, "order": "C", "zarr_format": 2}
     with zipfile.ZipFile(path, "w") as file:
-        for group in sorted(groups):
+        for group in sorted({str(parent) for name in arrays for parent in Path(name).parents}):
             file.writestr(f"{group}/.zgroup".removeprefix("./"), '{"zarr_format": 2}')
         for group, content in (attributes or {}).items():
             file.writestr(f"{group}/.zattrs", json.dumps(content))
         for name, array in arrays.items():
-            plain = {"compressor": None, "filters": None, "fill_value": 0, "order": "C", "zarr_format": 2}
             shape = {"shape": array.shape, "chunks": array.shape, "dtype": array.dtype.str}
             file.writestr(f"{name}/.zarray", json.dumps({**plain, **shape}))
             file.writestr(f"{name}/{'.'.join('0' * array.ndim)}", array.tobytes())
@@ -298,14 +253,14 @@ def _write_zarr(path: Path, arrays: dict[str, np.ndarray], attributes: dict[str,
 
 def _write_images(truth: Truth, version: str, layout: str, codec: str, levels: int) -> list[str]:
     """The image with smaller copies of itself; paths of the files."""
-    pattern = "ch{:04d}_{}.ome.tif" if version == "4" else "morphology_focus_{:04d}.ome.tif"
-    stains = [channel.lower().replace("/", "_") for channel in CHANNELS]
-    files = [pattern.format(i, stains[i]) for i in range(len(truth.pixels) if layout == "multi" else 1)]
+    home, stem = truth.folder / "morphology_focus", "morphology_focus_000"
+    stains = [f"_{channel.lower().replace('/', '_')}" if version == "4" else "" for channel in CHANNELS]
+    files = [f"{'ch000' if version == '4' else stem}{i}{stains[i]}.ome.tif" for i in range(len(truth.pixels))]
     if layout == "root":
         home, files = truth.folder, ["morphology_focus.ome.tif"]
-    else:
-        home = truth.folder / "morphology_focus"
-        home.mkdir()
+    elif layout == "single":
+        files = files[:1]
+    home.mkdir(exist_ok=True)
     how: dict[str, Any] = {"tile": (256, 256), "photometric": "minisblack", "metadata": None}
     if codec == "jpeg2000":
         how |= {"compression": codec, "compressionargs": {"level": 0, "reversible": True}}
@@ -315,10 +270,8 @@ def _write_images(truth: Truth, version: str, layout: str, codec: str, levels: i
         planes = truth.pixels[i : i + 1] if layout == "multi" else truth.pixels
         with tifffile.TiffWriter(home / name) as file:
             for p, plane in enumerate(planes):
-                note = _ome(truth, files, i) if p == 0 else None
-                file.write(plane, subifds=levels, description=note, **how)
-                for level in range(levels):
-                    step = 2 ** (level + 1)
+                file.write(plane, subifds=levels, description=None if p else _ome(truth, files, i), **how)
+                for step in 2 ** np.arange(1, levels + 1):
                     file.write(plane[::step, ::step], subfiletype=1, **how)
     return [str((home / name).relative_to(truth.folder)) for name in files]
 

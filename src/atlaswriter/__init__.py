@@ -15,18 +15,30 @@ _HOMES = {
     "check": "atlaswriter.formats.detect",
     "diff": "atlaswriter.formats.detect",
     "generate_datasets_manifest": "atlaswriter.formats.cellucid.datasets",
+    "landscape": "atlaswriter.formats.landscape.convert",
     "open_export": "atlaswriter.formats.detect",
     "plan": "atlaswriter.formats.cellucid.convert",
     "prepare": "atlaswriter.formats.cellucid.prepare",
 }
 
-__all__ = ["__version__", "cellucid", "check", "diff", "generate_datasets_manifest", "open_export", "plan", "prepare"]
+__all__ = [
+    "__version__",
+    "cellucid",
+    "check",
+    "diff",
+    "generate_datasets_manifest",
+    "landscape",
+    "open_export",
+    "plan",
+    "prepare",
+]
 
 if TYPE_CHECKING:
     from atlaswriter.formats.cellucid.convert import cellucid, plan
     from atlaswriter.formats.cellucid.datasets import generate_datasets_manifest
     from atlaswriter.formats.cellucid.prepare import prepare
     from atlaswriter.formats.detect import check, diff, open_export
+    from atlaswriter.formats.landscape.convert import landscape
 
 
 def __getattr__(name: str) -> Any:

@@ -113,7 +113,7 @@ class CheckResult:
     """
 
     path: str
-    strict: bool
+    strict: bool = False
     findings: list[Finding] = field(default_factory=list)
     files: int = 0
     bytes: int = 0

@@ -2,7 +2,7 @@
 
     /path/to/celldega027/bin/python -m tests.golden.make_landscape_golden
 
-The original writes `bundles.golden_bundle` twice, as loose tiles and as row groups, with its defaults (tiles of 250
+The original writes `golden_bundle` twice, as loose tiles and as row groups, with its defaults (tiles of 250
 pixels, four channels). What it wrote goes to ``tests/golden/landscape``, condensed:
 
 ``transcripts.parquet``, ``outlines.parquet``, ``cbg.parquet``
@@ -31,7 +31,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
-from tests.bundles import golden_bundle
+from tests.bundles import Truth, make_bundle
 
 HERE = Path(__file__).parent / "landscape"
 TABLES = (
@@ -47,6 +47,16 @@ KINDS = ("cbg", "transcript_tiles", "cell_segmentation", "transcripts", "pyramid
 TILE, TOP_LEVEL = 512, 10
 
 Tile = tuple[int, int, pa.Table]
+
+
+def golden_bundle(folder: Path) -> Truth:
+    """The bundle that the golden files are made of.
+
+    Transcripts end exactly at a tile's edge, and before some of the cells do; a gene is white, names have dots and
+    dashes, one gene and one control have no counts.
+    """
+    names = ("HLA-DRA", "Trbc1.1", "Zeb2", "aaa", "Blank-1", "ACTA2", "ACTA2")
+    return make_bundle(folder, seed=27, image=(560, 830), channels=4, names=names, extent=(750, 500))
 
 
 def loose_tiles(folder: Path) -> Iterator[Tile]:

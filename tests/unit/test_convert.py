@@ -10,10 +10,10 @@ import pytest
 import scipy.sparse as sp
 
 from atlaswriter import cellucid, check, open_export, prepare
-from atlaswriter.engine import budget
+from atlaswriter.engine import budget, warmup
+from atlaswriter.engine.warmup import announce
 from atlaswriter.errors import BudgetError, InputError
-from atlaswriter.formats.cellucid import warmup, write
-from atlaswriter.formats.cellucid.warmup import announce
+from atlaswriter.formats.cellucid import write
 from atlaswriter.kernels import crc
 from atlaswriter.kernels._jit import Kernel
 

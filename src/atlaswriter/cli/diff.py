@@ -19,11 +19,21 @@ from atlaswriter.cli._options import FOLDER, as_json, show
 @click.option("--grey", type=float, help="LandscapeFiles: tolerated mean difference of image tiles.  [default: 0]")
 @as_json
 @click.pass_context
-def command(ctx: click.Context, first: Path, second: Path, as_json: bool, **tolerances: float | None) -> None:
+def command(
+    ctx: click.Context,
+    first: Path,
+    second: Path,
+    rtol: float,
+    atol: float,
+    steps: float | None,
+    px: float | None,
+    grey: float | None,
+    as_json: bool,
+) -> None:
     """Compare the exports FIRST and SECOND by decoded content; exit code 1 when they differ."""
     from atlaswriter.formats.detect import diff
 
-    result = diff(first, second, **tolerances)
+    result = diff(first, second, rtol=rtol, atol=atol, steps=steps, px=px, grey=grey)
     show(result, as_json)
     if not result.equal:
         ctx.exit(1)

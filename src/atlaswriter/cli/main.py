@@ -15,6 +15,7 @@ from atlaswriter.errors import AtlasWriterError, InputError, OutputError
 
 _VERBS = {
     "cellucid": "Export an AnnData to a Cellucid folder.",
+    "landscape": "Export a spatial data set to Celldega LandscapeFiles.",
     "plan": "Say what an export will take, before it starts.",
     "check": "Check an export against every rule the viewer relies on.",
     "info": "Show what an export holds, or what this installation can do.",

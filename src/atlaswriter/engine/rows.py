@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atlaswriter.kernels._jit import readable
-from atlaswriter.sources.base import Array, Compressed, RowChunks, in_memory, overhead
+from atlaswriter.sources.base import Array, Compressed, Matrix, RowChunks, in_memory, overhead
 from atlaswriter.sources.lazy import check_inside
 
 M = TypeVar("M", Compressed, RowChunks)
@@ -75,8 +75,8 @@ def work_dtype(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float32 if np.can_cast(dtype, np.float32, casting="safe") else np.float64)
 
 
-def value_dtype(matrix: Compressed | RowChunks) -> np.dtype:
-    """Dtype of the stored values."""
+def value_dtype(matrix: Matrix) -> np.dtype:
+    """Dtype of the values of a matrix."""
     return matrix.data.dtype if isinstance(matrix, Compressed) else matrix.dtype
 
 

@@ -111,7 +111,7 @@ def check(
     except ReadError as error:
         return CheckResult(str(directory), strict, [error.finding()])
     options = _options(name, strict=strict or None, layout=layout)
-    return cast(CheckResult, _function(name, "check", "check")(directory, workers=workers, **options))
+    return cast("CheckResult", _function(name, "check", "check")(directory, workers=workers, **options))
 
 
 def diff(
@@ -158,7 +158,7 @@ def diff(
         found = f"{name} and {other} files cannot be compared"
         raise InputError(Problem(f"{a} and {b}", found, "give two folders of one format"))
     options = _options(name, steps=steps, px=px, grey=grey, layout=layout)
-    return cast(DiffResult, _function(name, "diff", "diff")(a, b, rtol=rtol, atol=atol, **options))
+    return cast("DiffResult", _function(name, "diff", "diff")(a, b, rtol=rtol, atol=atol, **options))
 
 
 def summarise(directory: Folder, *, layout: Layout | None = None) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def summarise(directory: Folder, *, layout: Layout | None = None) -> dict[str, A
 
 def as_text(summary: dict[str, Any]) -> str:
     """A summary of `summarise` for people."""
-    return cast(str, _function(summary["format"], "info", "as_text")(summary))
+    return cast("str", _function(summary["format"], "info", "as_text")(summary))
 
 
 _KNOWN = {_CELLUCID: {"layout", "strict", "steps"}, _LANDSCAPE: {"segmentation", "px", "grey"}}

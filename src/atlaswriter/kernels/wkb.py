@@ -104,7 +104,7 @@ def _polygon(
 def walk(
     data: Any, offsets: Any, present: Any, writing: bool, parts: Any, rings: Any, vertices: Any, x: Any, y: Any,
     totals: Any,
-) -> int:  # fmt: skip
+) -> Any:  # fmt: skip
     """Go through geometries, first to count what they hold, then to write it down.
 
     Parameters

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from atlaswriter.errors import OutputError, Problem, Problems, listed
+from atlaswriter.errors import InputError, OutputError, Problem, Problems, listed
 from atlaswriter.sinks import fs
 from atlaswriter.sinks.lock import WriterLock
 from atlaswriter.units import format_bytes
@@ -35,6 +35,13 @@ _MAX_NAME = 255 - len("..atlaswriter-old-01234567")
 
 # A part that is empty, "." or ".."; what Windows takes for a separator or a drive; the end of a C string.
 _LEADS_ELSEWHERE = re.compile(r"(^|/)\.{0,2}(/|$)|^[A-Za-z]:|[\\\0]")
+
+
+def target_path(out: Any, where: str) -> Path:
+    """The output folder as a path."""
+    if not isinstance(out, str | os.PathLike) or not os.fspath(out) or "\0" in str(out):
+        raise InputError(Problem(where, f"{out!r} is not a path"))
+    return Path(out)
 
 
 def check_target(

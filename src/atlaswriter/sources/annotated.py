@@ -107,9 +107,8 @@ def labels_of(column: Column, where: str) -> tuple[pa.StringArray, list[str]]:
     if isinstance(column, Categorical):
         codes = load(column.codes).astype(np.int32)
         indices = pa.array(codes, pa.int32(), mask=codes < 0)
-        return pa.DictionaryArray.from_arrays(indices, pa.array(column.categories, pa.string())).cast(pa.string()), list(
-            column.categories
-        )
+        labels = pa.DictionaryArray.from_arrays(indices, pa.array(column.categories, pa.string()))
+        return labels.cast(pa.string()), list(column.categories)
     values = load(column.values)
     missing = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
     whole = np.where(missing, 0, values)
@@ -185,7 +184,7 @@ def stored_texts(node: Node, where: str) -> pa.StringArray:
     if "codes" in node.names():
         texts = np.array(node.child("categories").texts(), object)
         codes = node.child("codes").read()
-        if codes.size and not (0 <= int(codes.min()) and int(codes.max()) < texts.size):
+        if codes.size and not (int(codes.min()) >= 0 and int(codes.max()) < texts.size):
             raise InputError(Problem(where, "has missing values, or is damaged", "give every cell a name"))
         return pa.array(texts[codes], pa.string())
     if not node.is_array:

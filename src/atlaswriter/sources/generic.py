@@ -110,7 +110,9 @@ def open_generic(
         outlines: Outlines | None = None
         if polygons is not None:
             outlines = problems.attempt(open_outlines, polygons, polygon_cell, polygon_x, polygon_y)
-        table = problems.attempt(open_transcripts, transcripts, gene, x, y, quality) if transcripts is not None else None
+        table: Transcripts | None = None
+        if transcripts is not None:
+            table = problems.attempt(open_transcripts, transcripts, gene, x, y, quality)
         planes = problems.attempt(_planes, images, channels) if images else []
         to_px = problems.attempt(_to_px, pixel_size, transform)
         problems.raise_if_any()
@@ -120,9 +122,7 @@ def open_generic(
     assert cells is not None and to_px is not None and planes is not None  # noqa: S101, PT018
     kind = technology or ("Xenium" if spatial or cells.where != "cells" else "Chromium")
     segmentation = Segmentation(cells, counts, labels, outlines)
-    return Spatial(
-        annotated.source.location, kind, to_px, segmentation, table, planes, close=annotated.source.close
-    )
+    return Spatial(annotated.source.location, kind, to_px, segmentation, table, planes, close=annotated.source.close)
 
 
 def _cells(annotated: Annotated, given: str | tuple[str, str] | None, spatial: bool) -> Cells:
@@ -141,9 +141,7 @@ def open_transcripts(
     """A table of transcripts and its columns; those that are None are found by their usual names."""
     table = open_table(Path(path), str(path))
     problems = Problems()
-    wanted = [
-        (gene, GENE_COLUMNS, "the gene"), (x, X_COLUMNS, "x"), (y, Y_COLUMNS, "y"),
-    ]  # fmt: skip
+    wanted = [(gene, GENE_COLUMNS, "the gene"), (x, X_COLUMNS, "x"), (y, Y_COLUMNS, "y")]
     found = [
         problems.attempt(column_among, given, names, table.columns, what, table.location)
         for given, names, what in wanted
@@ -152,13 +150,13 @@ def open_transcripts(
         problems.attempt(column_among, quality, (), table.columns, "quality", table.location)
     problems.raise_if_any()
     quality = quality or next((name for name in QUALITY_COLUMNS if name in table.columns), None)
-    names = [name for name in found if name is not None]
-    return Transcripts(table, *names, quality=quality)
+    gene, x, y = (str(name) for name in found)
+    return Transcripts(open_table(Path(path), table.location, text=[gene]), gene, x, y, quality)
 
 
 def _planes(images: AnyPath | Sequence[AnyPath], channels: Sequence[str] | None) -> list[Plane]:
     planes = open_planes(images)
-    return planes if channels is None else keyed(planes, channels)
+    return planes if channels is None else keyed(planes, list(channels))
 
 
 def _to_px(pixel_size: float | None, transform: Any) -> Floats:

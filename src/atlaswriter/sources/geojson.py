@@ -131,9 +131,9 @@ class _Batch:
 
     def rings(self) -> Rings:
         """What was added."""
-        counts = (np.array(each, np.int64) for each in (self._parts, self._rings, self._vertices))
-        names = pa.array(self._names, pa.string())
-        shapes = Shapes(*counts, np.array(self._x, np.float64), np.array(self._y, np.float64))
+        parts, rings, vertices = (np.array(each, np.int64) for each in (self._parts, self._rings, self._vertices))
+        names: Any = pa.array(self._names, pa.string())
+        shapes = Shapes(parts, rings, vertices, np.array(self._x, np.float64), np.array(self._y, np.float64))
         outer = exteriors(shapes, self._where)
         return Rings(names.take(outer.owners), outer.offsets, outer.x, outer.y, outer.n_dropped)
 

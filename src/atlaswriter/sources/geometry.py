@@ -12,14 +12,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from atlaswriter.errors import InputError, Problem, Problems, listed
+from atlaswriter.sources.outlines import VertexOutlines
 from atlaswriter.sources.shapes import (
-    Exteriors,
     Floats,
     Shapes,
+    check_finite,
     circles,
     exteriors,
     moments,
@@ -27,9 +29,10 @@ from atlaswriter.sources.shapes import (
     nesting,
     of_nested,
     of_wkb,
+    only_points,
 )
 from atlaswriter.sources.spatial import Cells, Outlines, Rings
-from atlaswriter.sources.tables import reading
+from atlaswriter.sources.tables import open_table, reading
 
 # Names by which programs call the cell of an outline, most telling first.
 CELL_COLUMNS = ("cell_id", "EntityID", "cell_index", "cell", "cell_ID", "cellID", "instance_id", "label", "id", "name")
@@ -67,12 +70,13 @@ def names_of(values: pa.Array, where: str) -> pa.StringArray:
     if not any(getattr(pa.types, f"is_{each}")(kind) for each in exact):
         remedy = "store them as text or as integers"
         raise InputError(Problem(where, f"identifiers of type {kind} are not exact", remedy))
-    if values.null_count:
-        found = f"{values.null_count:,} of {len(values):,} identifiers are missing"
-        raise InputError(Problem(where, found, "give every cell a name"))
     with reading(where):
         names = values.cast(pa.string())
         names.validate(full=True)
+    missing = pc.sum(pc.equal(pc.fill_null(names, ""), "")).as_py()
+    if missing:
+        found = f"{missing:,} of {len(values):,} identifiers are missing"
+        raise InputError(Problem(where, found, "give every cell a name"))
     return names
 
 
@@ -183,11 +187,15 @@ class GeoParquet:
     def batches(self) -> Iterator[Rings]:
         """Outlines; points with a radius become circles."""
         for names, shapes, radius, where in self.geometries():
-            if radius is not None and _are_points(shapes):
-                yield Rings(names, *circles(shapes.x, shapes.y, radius))
+            points, x, y = only_points(shapes)
+            if radius is not None and points.size:
+                offsets, x, y = circles(x, y, radius[points])
+                rings = Rings(names.take(points), offsets, x, y, len(shapes) - points.size)
             else:
                 outer = exteriors(shapes, where)
-                yield Rings(names.take(outer.owners), outer.offsets, outer.x, outer.y, outer.n_dropped)
+                rings = Rings(names.take(outer.owners), outer.offsets, outer.x, outer.y, outer.n_dropped)
+            check_finite(rings.x, rings.y, where)
+            yield rings
 
     def centers(self) -> tuple[pa.StringArray, Floats, Floats]:
         """Names, and area centroids of the largest parts or points; NaN where a geometry is empty."""
@@ -259,17 +267,13 @@ def _decoded(values: pa.Array, where: str) -> Shapes:
     return of_nested(values, where) if nesting(values.type) is not None else of_wkb(values, where)
 
 
-def _are_points(shapes: Shapes) -> bool:
-    return shapes.x.size == len(shapes) == shapes.vertices.size - 1
-
-
 def _centers(shapes: Shapes, where: str) -> Floats:
     """Where geometries are, (2, n)."""
-    if _are_points(shapes):
-        return np.stack([shapes.x, shapes.y])
-    outer: Exteriors = exteriors(shapes, where)
+    outer = exteriors(shapes, where)
     places = np.full((2, len(shapes)), np.nan)
     places[:, outer.owners] = moments(outer.offsets, outer.x, outer.y)[1:]
+    points, *where_they_are = only_points(shapes)
+    places[:, points] = where_they_are
     return places
 
 
@@ -321,8 +325,6 @@ def open_outlines(
         There is no such file, it is damaged, or a column is missing.
     """
     from atlaswriter.sources.geojson import GeoJson, is_json
-    from atlaswriter.sources.outlines import VertexOutlines
-    from atlaswriter.sources.tables import open_table
 
     path, location = Path(path), where or str(path)
     if is_json(path):
@@ -330,12 +332,9 @@ def open_outlines(
     table = open_table(path, location)
     if x is None and y is None and is_geoparquet(path):
         return GeoParquet(path, cell=cell, where=location)
-    names = (
-        column_among(cell, CELL_COLUMNS, table.columns, "the cell", location),
-        column_among(x, _VERTEX_X, table.columns, "x of vertices", location),
-        column_among(y, _VERTEX_Y, table.columns, "y of vertices", location),
-    )
-    return VertexOutlines(table, *names)
+    wanted = [(cell, CELL_COLUMNS, "the cell"), (x, _VERTEX_X, "x of vertices"), (y, _VERTEX_Y, "y of vertices")]
+    name, *axes = (column_among(given, known, table.columns, what, location) for given, known, what in wanted)
+    return VertexOutlines(open_table(path, location, text=[name]), name, *axes)
 
 
 def is_geoparquet(path: Path) -> bool:

@@ -8,15 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from atlaswriter.errors import InputError, Problem, Problems, listed
 from atlaswriter.sources.geometry import GeoParquet, cells_of, column_among, names_of
-from atlaswriter.sources.images import open_planes
+from atlaswriter.sources.images import keyed, open_planes
 from atlaswriter.sources.shapes import read_affine
 from atlaswriter.sources.spatial import Cells, Plane, Segmentation, Spatial, Transcripts
-from atlaswriter.sources.tables import open_table
-from atlaswriter.sources.wide import csv_batches, csv_counts, csv_header
+from atlaswriter.sources.tables import check_columns, numbers, open_table, read_all
+from atlaswriter.sources.wide import csv_counts
 
 _CELLS, _COUNTS, _BOUNDARIES = "cell_metadata.csv", "cell_by_gene.csv", "cell_boundaries.parquet"
 _TRANSFORM = "images/micron_to_mosaic_pixel_transform.csv"
@@ -106,27 +105,24 @@ def _planes(mosaics: dict[tuple[str, int], Path], z: int | None) -> list[Plane]:
     planes = []
     for stain in (*first, *sorted(set(stains) - set(first))):
         (plane,) = open_planes(mosaics[stain, layer])
-        key = _KEYS.get(stain) or re.sub(r"[^a-z0-9]+", "_", stain.lower()).strip("_")
-        planes.append(replace(plane, key=key, label=stain))
-    return planes
+        planes.append(replace(plane, label=stain))
+    return keyed(planes, [_KEYS[stain] for stain in first])
 
 
 def _cells(path: Path) -> Cells:
-    columns = csv_header(path)
+    columns = open_table(path, path.name).columns
     cell = column_among(None, ("EntityID", "", "Unnamed: 0", "cell", "cell_id"), columns, "the cell", path.name)
-    column_among("center_x", (), columns, "", path.name)
-    column_among("center_y", (), columns, "", path.name)
     # As text: identifiers of 39 digits fit into no number.
-    types = {cell: pa.string(), "center_x": pa.float64(), "center_y": pa.float64()}
-    table = pa.Table.from_batches(csv_batches(path, types), pa.schema(types))
-    names = names_of(table.column(0).combine_chunks(), path.name)
-    return cells_of(names, np.asarray(table.column(1)), np.asarray(table.column(2)), path.name)
+    table = open_table(path, path.name, text=[cell])
+    names, x, y = read_all(table, [cell, "center_x", "center_y"])
+    return cells_of(
+        names_of(names, path.name), numbers(x, "center_x", path.name), numbers(y, "center_y", path.name), path.name
+    )
 
 
 def _transcripts(path: Path) -> Transcripts:
-    table = open_table(path, path.name)
-    for column in ("gene", "global_x", "global_y"):
-        column_among(column, (), table.columns, "", path.name)
+    table = open_table(path, path.name, text=["gene"])
+    check_columns(table, ["gene", "global_x", "global_y"])
     return Transcripts(table, "gene", "global_x", "global_y")
 
 

@@ -1,4 +1,4 @@
-"""Outlines of cells that are stored as vertices."""
+"""Outlines of cells that are stored as vertices: in tables, and in the Zarr stores of Xenium."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from atlaswriter.errors import InputError, Problem
+from atlaswriter.sources.base import n_bytes, row_blocks
 from atlaswriter.sources.spatial import Rings, Table
 from atlaswriter.sources.tables import numbers, texts
+from atlaswriter.sources.zarrzip import ZarrZip
 
 # An outline of more vertices is none: it would have to be held in memory as a whole.
 _MOST_VERTICES = 1 << 20
+
+# Numbers read at once from a Zarr store.
+_BLOCK_NUMBERS = 1 << 19
 
 
 class VertexOutlines:
@@ -97,3 +102,58 @@ def _cut(rings: Rings) -> tuple[Rings, Rings]:
     whole = Rings(rings.names[:last], rings.offsets[: last + 1], rings.x[:at], rings.y[:at])
     rest = Rings(rings.names[last:], rings.offsets[last:] - at, rings.x[at:].copy(), rings.y[at:].copy())
     return whole, rest
+
+
+class ZarrOutlines:
+    """Outlines in a store of Xenium, a row of vertices for each cell: an `Outlines`.
+
+    Parameters
+    ----------
+    store
+        It must stay open.
+    group
+        Holds the arrays `vertices` (x and y in turn), `num_vertices` and `cell_index`.
+    names
+        Names of the cells by their index, string.
+
+    Attributes
+    ----------
+    location, n_bytes, room
+        As of `Outlines`.
+
+    Raises
+    ------
+    InputError
+        Arrays are missing, or do not fit each other.
+    """
+
+    def __init__(self, store: ZarrZip, group: str, names: pa.StringArray) -> None:
+        self.location = f"{store.root.location}/{group}"
+        self._names = names
+        self._sizes = store.array(f"{group}/num_vertices", None).read()
+        n_rings = len(self._sizes)
+        self._cells = store.array(f"{group}/cell_index", n_rings).read()
+        self._vertices = store.array(f"{group}/vertices", n_rings, None).lazy()
+        width = self._vertices.shape[1]
+        self.n_bytes = n_bytes(self._vertices)
+        self._step = max(1, _BLOCK_NUMBERS // max(1, width * self._vertices.grain)) * self._vertices.grain
+        # As stored, and twice its half in float64.
+        self.room = self._vertices.overhead + 3 * 8 * self._step * width
+        most = width // 2
+        if n_rings and (self._sizes.min() < 0 or self._sizes.max() > most):
+            raise self._damaged(f"an outline has {self._sizes.max()} vertices, or less than none, of {most}")
+        if n_rings and (self._cells.min() < 0 or self._cells.max() >= len(names)):
+            raise self._damaged(f"an outline is that of cell {self._cells.max()} of {len(names)}")
+
+    def batches(self) -> Iterator[Rings]:
+        """As of `Outlines`."""
+        for first, block in row_blocks(self._vertices, self._step):
+            rows = slice(first, first + len(block))
+            sizes = self._sizes[rows]
+            used = np.arange(block.shape[1] // 2) < sizes[:, None]
+            x, y = (block[:, axis : 2 * used.shape[1] : 2][used].astype(np.float64) for axis in (0, 1))
+            offsets = np.append(0, np.cumsum(sizes, dtype=np.int64))
+            yield Rings(self._names.take(pa.array(self._cells[rows])), offsets, x, y)
+
+    def _damaged(self, found: str) -> InputError:
+        return InputError(Problem(self.location, f"damaged outlines: {found}", "write the file again from its source"))

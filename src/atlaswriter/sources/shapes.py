@@ -72,7 +72,8 @@ def of_wkb(values: pa.Array, where: str) -> Shapes:
     n = len(values)
     present = np.asarray(values.is_valid())
     if not present.any():
-        return Shapes(np.zeros(n + 1, np.int64), *(np.zeros(1, np.int64) for _ in range(2)), *np.empty((2, 0)))
+        zero, nothing = np.zeros(1, np.int64), np.empty(0)
+        return Shapes(np.zeros(n + 1, np.int64), zero, zero, nothing, nothing)
     _, offset_buffer, data_buffer = values.buffers()
     offsets = np.frombuffer(offset_buffer, np.int64, n + 1, 8 * values.offset)
     data = np.frombuffer(data_buffer, np.uint8) if data_buffer is not None else np.empty(0, np.uint8)
@@ -156,8 +157,7 @@ def exteriors(shapes: Shapes, where: str) -> Exteriors:
     InputError
         Some coordinate is NaN or infinite.
     """
-    if not (np.isfinite(shapes.x).all() and np.isfinite(shapes.y).all()):
-        raise InputError(Problem(where, "some vertices are NaN or infinite", "remove these polygons, or mend them"))
+    check_finite(shapes.x, shapes.y, where)
     lengths = np.diff(shapes.vertices)
     filled = np.flatnonzero(np.diff(shapes.rings))
     outer = shapes.rings[filled]
@@ -173,6 +173,22 @@ def exteriors(shapes: Shapes, where: str) -> Exteriors:
     has_rings = np.diff(shapes.rings[shapes.parts]) > 0
     n_dropped = lengths.size + int(np.count_nonzero(~has_rings)) - kept.size
     return Exteriors(owners, offsets, shapes.x[take], shapes.y[take], n_dropped)
+
+
+def check_finite(x: Floats, y: Floats, where: str) -> None:
+    """Refuse vertices that are nowhere."""
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise InputError(Problem(where, "some vertices are NaN or infinite", "remove these polygons, or mend them"))
+
+
+def only_points(shapes: Shapes) -> tuple[Offsets, Floats, Floats]:
+    """Numbers of the geometries that are one vertex, and where that is."""
+    first = shapes.rings[shapes.parts]
+    alone = np.flatnonzero(np.diff(first) == 1)
+    rings = first[alone]
+    single = shapes.vertices[rings + 1] - shapes.vertices[rings] == 1
+    vertices = shapes.vertices[rings[single]]
+    return alone[single], shapes.x[vertices], shapes.y[vertices]
 
 
 def moments(offsets: Offsets, x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:

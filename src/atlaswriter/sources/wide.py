@@ -1,16 +1,12 @@
-"""Tables of cells × features with a column for each feature, as sparse counts; and identifiers that stay exact."""
+"""Tables of cells × features with a column for each feature, as sparse counts."""
 
 from __future__ import annotations
 
-import csv
-import gzip
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 
 from atlaswriter.errors import InputError, Problem
@@ -18,48 +14,31 @@ from atlaswriter.sources.base import Array, Compressed
 from atlaswriter.sources.geometry import names_of, pandas_index
 from atlaswriter.sources.parts import compressed
 from atlaswriter.sources.spatial import Counts
-from atlaswriter.sources.tables import numbers, reading
+from atlaswriter.sources.tables import numbers, open_table, reading
 
-# Bytes of text read at once (numbers take about four times as much), and bytes of numbers of a Parquet file.
-_BLOCK, _COLUMNS = 4 << 20, 64 << 20
-
-
-def csv_header(path: Path) -> list[str]:
-    """Names of the columns of a CSV file, in order; the first may have none."""
-    with reading(str(path)):
-        opener: Any = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-            return next(csv.reader(file), [])
-
-
-def csv_batches(path: Path, types: Mapping[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
-    """Some columns of a CSV file, each of a type that is told and not guessed, some megabytes at a time."""
-    options = {
-        "read_options": pa.csv.ReadOptions(block_size=_BLOCK, use_threads=False),
-        "convert_options": pa.csv.ConvertOptions(column_types=dict(types), include_columns=list(types)),
-    }
-    with reading(str(path)), pa.csv.open_csv(path, **options) as reader:
-        yield from reader
+# Bytes of numbers of a Parquet file that are read at once.
+_COLUMNS = 64 << 20
 
 
 def csv_counts(path: Path, where: str) -> Counts:
     """Counts of a CSV file whose first column names the cells and whose others are features."""
-    cell, *features = csv_header(path) or [""]
-    if not features or len({cell, *features}) < 1 + len(features):
-        found = "has columns of the same name" if features else "has no columns of features"
-        raise InputError(Problem(where, found, "write one column of cells and one for each feature"))
-    types = {cell: pa.string(), **dict.fromkeys(features, pa.float64())}
+    cell, *features = open_table(path, where).columns
+    if not features:
+        remedy = "write a column of cells and one for each feature"
+        raise InputError(Problem(where, "has no columns of features", remedy))
+    table = open_table(path, where, text=[cell])
     names: list[pa.Array] = []
     lengths, indices, data = [np.zeros(1, np.int64)], [np.empty(0, np.int32)], [np.empty(0, np.float32)]
-    for batch in csv_batches(path, types):
-        names.append(names_of(batch.column(0), where))
-        dense = np.empty((batch.num_rows, len(features)))
-        for place in range(len(features)):
-            dense[:, place] = _numbers(batch.column(place + 1), features[place], where)
-        found = np.flatnonzero(dense)
-        lengths.append(np.count_nonzero(dense, axis=1))
-        indices.append((found % len(features)).astype(np.int32))
-        data.append(_narrow(dense.ravel()[found]))
+    for part in range(table.n_parts):
+        for batch in table.batches(part, table.columns):
+            names.append(names_of(batch.column(0), where))
+            dense = np.empty((batch.num_rows, len(features)))
+            for place, feature in enumerate(features):
+                dense[:, place] = _numbers(batch.column(place + 1), feature, where)
+            found = np.flatnonzero(dense)
+            lengths.append(np.count_nonzero(dense, axis=1))
+            indices.append((found % len(features)).astype(np.int32))
+            data.append(_narrow(dense.ravel()[found]))
     cells = pa.chunked_array(names, pa.string()).combine_chunks()
     matrix = _matrix((len(cells), len(features)), lengths, indices, data, axis=0, where=where)
     return Counts(matrix, cells, features, where=where)

@@ -16,9 +16,10 @@ from atlaswriter.formats.cellucid import choose
 from atlaswriter.formats.cellucid.atlas import Atlas, Export, Genes, group_vectors, keep_arrays
 from atlaswriter.formats.cellucid.options import Options
 from atlaswriter.formats.cellucid.selection import select, select_genes
-from atlaswriter.formats.cellucid.target import check_early, target_path
+from atlaswriter.formats.cellucid.target import check_early
 from atlaswriter.formats.cellucid.validate import check_atlas
 from atlaswriter.report import Report
+from atlaswriter.sinks.folder import target_path
 from atlaswriter.sources.base import AnyArray, Column, Source
 from atlaswriter.sources.open import open_source
 from atlaswriter.units import usable_cpus
@@ -182,7 +183,8 @@ def _opened(given: Mapping[str, Any], *, load_kernels: bool = True) -> Iterator[
 
 
 def _prepare_kernels(source: Source, given: Mapping[str, Any], options: Options, stop: Event) -> None:
-    from atlaswriter.formats.cellucid.warmup import typical_atlas, wanted_kernels, warm_up
+    from atlaswriter.engine.warmup import warm_up
+    from atlaswriter.formats.cellucid.warmup import typical_atlas, wanted_kernels
 
     genes, graph = given["genes"] is not False, given["graph"] is not False
     with suppress(InputError):  # said where the source is read

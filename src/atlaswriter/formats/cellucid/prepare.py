@@ -17,10 +17,11 @@ from atlaswriter.formats.cellucid.atlas import Atlas, Export, Genes, group_vecto
 from atlaswriter.formats.cellucid.layout import Layout
 from atlaswriter.formats.cellucid.options import Options
 from atlaswriter.formats.cellucid.selection import select, select_genes
-from atlaswriter.formats.cellucid.target import check_early, target_path
+from atlaswriter.formats.cellucid.target import check_early
 from atlaswriter.formats.cellucid.validate import check_atlas
 from atlaswriter.formats.cellucid.write import export
 from atlaswriter.report import Report
+from atlaswriter.sinks.folder import target_path
 from atlaswriter.sources.base import AnyArray, Column
 from atlaswriter.sources.columns import column_from_pandas
 from atlaswriter.sources.memory import dense_of, matrix_of

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
 
 from atlaswriter.engine.resources import Resources
-from atlaswriter.errors import InputError, Problem, Problems
+from atlaswriter.errors import Problems
 from atlaswriter.formats.cellucid import layout
 from atlaswriter.formats.cellucid.options import Options
 from atlaswriter.sinks.folder import check_target
-
-
-def target_path(out: Any, where: str) -> Path:
-    """The output folder as a path."""
-    if not isinstance(out, str | os.PathLike) or not os.fspath(out) or "\0" in str(out):
-        raise InputError(Problem(where, f"{out!r} is not a path"))
-    return Path(out)
 
 
 def check_early(options: Options, target: Path, resources: Resources, problems: Problems) -> None:

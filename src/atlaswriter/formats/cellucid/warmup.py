@@ -2,45 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Iterable, Iterator
-from functools import cache
-from threading import Event
+from collections.abc import Iterator
 from typing import cast
 
 import numpy as np
 
 from atlaswriter.codecs import sparse_gzip
 from atlaswriter.engine.rows import value_dtype, work_dtype
+from atlaswriter.engine.warmup import Wanted, csr_kernels, short
 from atlaswriter.formats.cellucid import layout
 from atlaswriter.formats.cellucid.atlas import Atlas, Genes
 from atlaswriter.formats.cellucid.graph import wanted_kernels as wanted_by_edges
 from atlaswriter.formats.cellucid.groups import wanted_kernels as wanted_by_groups
 from atlaswriter.formats.cellucid.options import Options
-from atlaswriter.kernels import csr, groups, quantize, shuffle
-from atlaswriter.kernels._jit import Kernel, warm
-from atlaswriter.sources.base import Categorical, Column, Compressed, Continuous, RowChunks, is_dense, is_sparse
-
-log = logging.getLogger(__name__)
-
-Wanted = tuple[Kernel, str]
-
-
-def warm_up(wanted: Iterable[Wanted], stop: Event | None = None) -> None:
-    """Compile kernels, or load them from the cache; says so when it takes a moment.
-
-    `stop` is looked at between kernels.
-    """
-    start = time.perf_counter()
-    compiled = warm(dict.fromkeys(wanted), announce, stop)
-    log.debug("%d kernels compiled in %.1f s", compiled, time.perf_counter() - start)
-
-
-@cache
-def announce() -> None:
-    """Say, once in a process, why the first run on a machine takes longer."""
-    log.info("compiling kernels for this machine (10 to 20 seconds, once)")
+from atlaswriter.kernels import csr, groups, quantize
+from atlaswriter.sources.base import Categorical, Column, Compressed, Continuous, RowChunks, is_dense
 
 
 def typical_atlas(n_cells: int, *, genes: bool, graph: bool) -> Atlas:
@@ -63,10 +39,6 @@ def wanted_kernels(atlas: Atlas, options: Options) -> Iterator[Wanted]:
         yield from wanted_by_edges(atlas.graph, atlas.n_cells)
 
 
-def _short(dtype: np.dtype) -> str:
-    return f"{dtype.kind}{dtype.itemsize}"
-
-
 def _code(bits: int | None) -> str:
     return f"u{(bits or 32) // 8}"
 
@@ -81,51 +53,29 @@ def _gene_kernels(atlas: Atlas, options: Options) -> Iterator[Wanted]:
         return
     matrix, bits = atlas.genes.matrix, options.var_quantization
     if is_dense(matrix):
-        yield from _dense_kernels(_short(work_dtype(matrix.dtype)), bits)
+        yield from _dense_kernels(short(work_dtype(matrix.dtype)), bits)
         return
     stored = cast("Compressed | RowChunks", matrix)
-    value, indices = _short(work_dtype(value_dtype(stored))), _indices(stored)
+    value = short(work_dtype(value_dtype(stored)))
     if isinstance(matrix, Compressed) and matrix.axis == 1:
         yield csr.in_order, "(u4[::1], i8[::1])"
         yield quantize.bounds, f"({value}[::1], i8[::1], i8, f8[:, ::1], i8[::1])"
         yield quantize.pack, f"(u4[::1], {value}[::1], i8[::1], f8[:, ::1], i8, i8, i8[::1])"
     else:
-        arrays = f"(i8[::1], {indices}[::1], {value}[::1], i8, i8"
-        yield csr.measure, f"{arrays}, i8[::1], i8[::1], {value}[::1], {value}[::1], i8[::1])"
-        yield csr.place, f"{arrays}, i4[::1], i8[::1], f8[:, ::1], i8, i8, i8[::1])"
+        yield from csr_kernels(stored)
     yield quantize.scatter, f"(i8[::1], {_code(bits)}[::1])"
     if options.level is not None:
         yield from sparse_gzip.wanted_kernels((bits or 32) // 8, options.level)
-
-
-def spill_kernels(genes: Genes) -> Iterator[Wanted]:
-    """What regrouping by way of temporary files calls besides."""
-    matrix = genes.matrix
-    if is_sparse(matrix):
-        dtype = work_dtype(value_dtype(matrix))
-        value = _short(dtype)
-        yield (
-            csr.group,
-            f"(i8[::1], {_indices(matrix)}[::1], {value}[::1], i8, i4[::1], i8[::1], i8[::1], u4[::1], {value}[::1])",
-        )
-        yield csr.append, f"(i8[::1], u4[::1], {value}[::1], i8, f8[:, ::1], i8, i8, i8[::1], i8[::1])"
-        for size in {4, 8, dtype.itemsize}:
-            yield shuffle.split, f"(u{size}[::1], u1[:, ::1])"
-            yield shuffle.join, f"(u1[:, ::1], u{size}[::1])"
 
 
 def _obs_kernels(atlas: Atlas, options: Options) -> Iterator[Wanted]:
     bits = options.obs_continuous_quantization
     for _, column in atlas.obs:
         if not isinstance(column, Categorical):
-            yield from _dense_kernels(_short(work_dtype(column.values.dtype)), bits)
+            yield from _dense_kernels(short(work_dtype(column.values.dtype)), bits)
             continue
         yield from _dense_kernels("f4", bits)
         codes = np.dtype(layout.DTYPES[layout.codes_bits(len(column.categories), options.obs_categorical_dtype)])
-        yield groups.count, f"({_short(codes)}[::1], i8[::1])"
+        yield groups.count, f"({short(codes)}[::1], i8[::1])"
         for array in [*atlas.embeddings.values(), *([] if atlas.latent is None else [atlas.latent])]:
             yield from wanted_by_groups(array.dtype, codes)
-
-
-def _indices(matrix: Compressed | RowChunks) -> str:
-    return "i4" if isinstance(matrix, Compressed) and matrix.indices.dtype == np.int32 else "i8"

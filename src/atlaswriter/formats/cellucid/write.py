@@ -13,6 +13,7 @@ from atlaswriter import __version__
 from atlaswriter.engine.run import Team
 from atlaswriter.engine.spill import refuse_full_disk
 from atlaswriter.engine.strategy import SPILL, reading_bytes
+from atlaswriter.engine.warmup import spill_kernels, warm_up
 from atlaswriter.formats.cellucid import costs, layout
 from atlaswriter.formats.cellucid.atlas import Atlas, Export
 from atlaswriter.formats.cellucid.edgefiles import write_edges
@@ -21,7 +22,7 @@ from atlaswriter.formats.cellucid.job import Job
 from atlaswriter.formats.cellucid.obs import Entry, ObsWriter
 from atlaswriter.formats.cellucid.options import Options
 from atlaswriter.formats.cellucid.plan import Plan, make_plan
-from atlaswriter.formats.cellucid.warmup import spill_kernels, wanted_kernels, warm_up
+from atlaswriter.formats.cellucid.warmup import wanted_kernels
 from atlaswriter.progress import Progress
 from atlaswriter.report import Report
 from atlaswriter.sinks import fs
@@ -53,7 +54,7 @@ def export(prepared: Export) -> Report:
         log.info("regrouping expression: %s", plan.choice)
         report.contents["regrouping"] = str(plan.choice)
     if atlas.genes is not None and plan.choice is not None and plan.choice.strategy == SPILL:
-        warm_up(spill_kernels(atlas.genes))
+        warm_up(spill_kernels(atlas.genes.matrix))
     budget.set_aside(plan.workers * costs.WORKER_BYTES, "threads")
     with (
         FolderSink(target, force=options.force, spill_dir=spill_dir) as sink,

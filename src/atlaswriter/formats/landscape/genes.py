@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from atlaswriter.engine import strategy
 from atlaswriter.engine.columns import Batch, CodedColumns, Rules, SparseColumns
+from atlaswriter.engine.rows import value_dtype
 from atlaswriter.errors import InputError, Problem, listed
 from atlaswriter.formats.landscape import layout
 from atlaswriter.formats.landscape.catalogue import Genes
@@ -19,6 +22,7 @@ from atlaswriter.formats.landscape.cells import CellIds
 from atlaswriter.formats.landscape.clusters import CellClusters
 from atlaswriter.formats.landscape.job import Job
 from atlaswriter.formats.landscape.parquet import INDEX
+from atlaswriter.formats.landscape.rowgroups import ChunkSeries
 from atlaswriter.kernels import quantize
 from atlaswriter.sources.base import Array, is_sparse
 from atlaswriter.sources.spatial import Counts
@@ -44,6 +48,10 @@ class GeneWriter:
         int64: exported columns of the matrix, and the gene code of each.
     n_entries
         Counts written.
+    row_group_files
+        Entry of row-group mode in the parameters.
+    unknown
+        Rows of the matrix for cells that the table of cells does not have.
     """
 
     counts: Counts
@@ -55,6 +63,7 @@ class GeneWriter:
     job: Job
     segmentation: str | None
     n_entries: int = 0
+    row_group_files: dict[str, Any] = field(default_factory=dict)
     unknown: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -68,16 +77,40 @@ class GeneWriter:
         self._statistics = np.zeros((n_genes, len(_STATISTICS)))
         self._means = np.zeros((n_genes, len(self.clusters.labels)))
         self._numbers = np.zeros(n_genes, np.int64)
+        self._series: ChunkSeries | None = None
+        self._whole = value_dtype(self.counts.matrix).kind in "biu"
+        real = pa.float64() if self.job.style.compat or not self._whole else pa.uint32()
+        self._value_type = pa.int64() if self.job.style.compat and self._whole else real
 
     def run(self, choice: strategy.Choice) -> int:
-        """Write a file for every gene that was counted; the bytes of temporary files."""
-        self.job.sink.make_dir(layout.cbg_dir(self.segmentation))
-        spilled = strategy.give_out(
-            self.counts.matrix, self.columns, unaltered, self.job.team, choice, self.job.sink.scratch,
-            self._room, self._write, self.job.progress.add,
-        )  # fmt: skip
+        """Write a file, or a row group, for every gene that was counted; the bytes of temporary files."""
+        with self._opened():
+            spilled = strategy.give_out(
+                self.counts.matrix, self.columns, unaltered, self.job.team, choice, self.job.sink.scratch,
+                self._room, self._write, self.job.progress.add,
+            )  # fmt: skip
         self.n_entries = int(self._numbers.sum())
         return spilled
+
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
+        """With row groups, the files that they go to."""
+        directory, options = layout.cbg_dir(self.segmentation), self.job.options
+        self.job.sink.make_dir(directory)
+        if not options.row_groups:
+            yield
+            return
+        schema = self._row_group(0, np.empty(0, np.int64), np.empty(0)).schema
+        style = self.job.style.options(schema)
+        with ChunkSeries(self.job.sink, directory, options.max_row_groups_per_file, schema, style) as self._series:
+            yield
+        self.row_group_files = {
+            "directory": directory,
+            "files": self._series.files,
+            "max_row_groups_per_file": options.max_row_groups_per_file,
+            "total_row_groups": len(self._ids),
+            "gene_to_row_group": {self.genes.names[gene]: k for k, gene in enumerate(self._ids.tolist())},
+        }
 
     def _room(self, batch: Batch, piece: slice) -> int:
         sizes = batch.sizes[piece]
@@ -88,12 +121,24 @@ class GeneWriter:
         first = batch.first + piece.start
         if isinstance(columns, SparseColumns):
             columns = columns.in_order()
-        for position in range(len(columns)):
-            rows, values = _entries(columns, position)
-            self._write_gene(int(self._ids[first + position]), rows, values)
+        tables = []
+        try:
+            for position in range(len(columns)):
+                gene = int(self._ids[first + position])
+                ids, values = self._counted(gene, *_entries(columns, position))
+                if self._series is not None:
+                    tables.append(self._row_group(gene, ids, values))
+                elif ids.size:
+                    self._write_loose(gene, ids, values)
+        except BaseException:
+            if self._series is not None:
+                self._series.give_up()
+            raise
+        if self._series is not None:
+            self._series.add(first, tables)
 
-    def _write_gene(self, gene: int, rows: Array, values: Array) -> None:
-        name = self.genes.names[gene]
+    def _counted(self, gene: int, rows: Array, values: Array) -> tuple[NDArray[np.int64], Array]:
+        """Cells, ascending, and counts of one gene, which are measured on the way."""
         ids = self._rows[rows]
         kept = (ids >= 0) & (values != 0)
         if not kept.all():
@@ -102,13 +147,26 @@ class GeneWriter:
             order = np.argsort(ids, kind="stable")
             ids, values = ids[order], values[order]
         self._numbers[gene] = ids.size
-        if not ids.size:
-            return
-        if not (np.isfinite(values).all() and values.min() > 0):
-            raise InputError(Problem(self.counts.where, f"{name!r} has counts below 0, or NaN", "mend them"))
-        self._measure(gene, ids, values.astype(np.float64))
-        table = self.job.style.table({name: self._counted(values), layout.INDEX: self._cell_ids(ids)})
+        if ids.size:
+            if not (np.isfinite(values).all() and values.min() > 0):
+                found = f"{self.genes.names[gene]!r} has counts below 0, or NaN"
+                raise InputError(Problem(self.counts.where, found, "mend them"))
+            self._measure(gene, ids, values.astype(np.float64))
+        return ids, values
+
+    def _write_loose(self, gene: int, ids: NDArray[np.int64], values: Array) -> None:
+        name = self.genes.names[gene]
+        table = self.job.style.table({name: self._numbers_of(values), layout.INDEX: self._cell_ids(ids)})
         self.job.write_table(layout.cbg_file(name, self.segmentation), table)
+
+    def _row_group(self, gene: int, ids: NDArray[np.int64], values: Array) -> pa.Table:
+        """Columns of row-group mode, whose types all genes share."""
+        columns = {
+            "cell_id": self._cell_ids(ids),
+            "expression": pa.array(values.astype(np.int64) if self._whole else values).cast(self._value_type),
+            "gene": pa.array([self.genes.names[gene]] * ids.size, pa.string()),
+        }
+        return self.job.style.table(columns)
 
     def _measure(self, gene: int, ids: NDArray[np.int64], values: NDArray[np.float64]) -> None:
         n_rows = self._n_rows
@@ -119,7 +177,7 @@ class GeneWriter:
         sums = np.bincount(codes + 1, weights=values, minlength=len(self.clusters.labels) + 1)[1:]
         self._means[gene] = sums / np.maximum(self.clusters.sizes, 1)
 
-    def _counted(self, values: Array) -> pa.Array:
+    def _numbers_of(self, values: Array) -> pa.Array:
         """Counts as whole numbers, or values as they are."""
         whole = values.astype(np.int64)
         if not (whole == values).all():

@@ -20,7 +20,7 @@ TILE_SIZE = 250
 ROW_GROUPS_PER_FILE = 400
 IMAGE_ROW_GROUPS_PER_FILE = 2000
 # Characters of a gene's name that a URL cannot hold unescaped, which is how the front-end asks for its file.
-UNASKABLE = "/?#%"
+UNASKABLE = "/\\?#%"
 # Parts of names of features that signatures leave out.
 NO_SIGNATURE = ("Unassigned", "NegControl", "DeprecatedCodeword")
 # Technologies without an image, placed by their cells' coordinates alone.
@@ -219,3 +219,16 @@ def count_column(columns: Sequence[str], gene: str) -> str | None:
     """The column with the counts of a gene, as the front-end chooses it."""
     named = [name for name in (gene, "expression") if name in columns]
     return next(iter(named + [name for name in columns if name not in COUNT_KEYS and name != "gene"]), None)
+
+
+# Beginnings and endings of everything in the folder, segmentations included.
+_PARTS = (
+    ("cell_metadata", ".parquet"), ("meta_gene", ".parquet"), ("df_sig", ".parquet"), ("cell_clusters", ""),
+    ("cbg", ""), ("cell_segmentation", ""), ("micron_to_image_transform", ".csv"), ("xenium_transform", ".csv"),
+)  # fmt: skip
+_WHOLE = (PARAMETERS, PREVIEW, IMAGES_DIR, transcripts_dir(), transcripts_dir(row_groups=True), ".DS_Store")
+
+
+def is_part(name: str) -> bool:
+    """Whether a name in the folder is one of the format's."""
+    return name in _WHOLE or any(name.startswith(stem) and name.endswith(end) for stem, end in _PARTS)

@@ -99,6 +99,24 @@ def with_channels(spatial: Spatial, options: Options, problems: Problems) -> Spa
     return replace(spatial, planes=chosen)
 
 
+def check_image(spatial: Spatial, options: Options, problems: Problems) -> None:
+    """Add what is wrong with the channels to `problems`."""
+    keys = [plane.key for plane in spatial.planes]
+    if len({plane.pixels.shape[:2] for plane in spatial.planes}) > 1:
+        shown = listed(f"{plane.key}: {plane.pixels.shape[1]} x {plane.pixels.shape[0]}" for plane in spatial.planes)
+        remedy = "choose those of one size (channels=, --channels)"
+        problems.add("image", f"its channels differ in size: {shown}", remedy)
+    if unknown := sorted(set(options.image_max or {}) - set(keys)):
+        problems.add("image_max", f"{listed(unknown)} are no channels", f"there are {listed(keys) or 'none'}")
+
+
+def check_place(target: Path, spatial: Spatial, problems: Problems) -> None:
+    """Refuse a target inside of the data set, which is never written to."""
+    source = Path(spatial.location)
+    if source.is_dir() and source.resolve() in (target.resolve(), *target.resolve().parents):
+        problems.add(str(target), f"lies inside of the input {source}", "choose another folder")
+
+
 def segmented(
     name: str | None, parts: Segmentation, to_px: NDArray[np.float64], size_px: tuple[int, int] | None,
     catalogue: Catalogue, problems: Problems,

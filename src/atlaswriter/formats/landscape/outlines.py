@@ -69,9 +69,14 @@ class OutlineReader:
         The cells.
     job
         The export.
+    segmentation
+        Name of the segmentation; None for the first one.
     """
 
-    def __init__(self, outlines: Outlines, to_px: NDArray[np.float64], cells: CellIds, job: Job) -> None:
+    def __init__(
+        self, outlines: Outlines, to_px: NDArray[np.float64], cells: CellIds, job: Job, segmentation: str | None
+    ) -> None:
+        self._segmentation = segmentation
         self.tally = Tally(np.zeros(cells.n_cells, np.bool_))
         self._outlines, self._cells, self._job = outlines, cells, job
         self._to_px = np.ascontiguousarray(to_px[:2]).ravel()
@@ -79,7 +84,8 @@ class OutlineReader:
 
     def read(self, room: int) -> Gathering:
         """Read everything; what does not fit in `room` bytes, which the caller has drawn, goes to temporary files."""
-        gathering = Gathering(_DTYPES, room, self._job.sink.scratch)
+        folder = layout.outlines_dir(self._segmentation)
+        gathering = Gathering(_DTYPES, room, lambda: self._job.sink.scratch() / folder)
         team = self._job.team
         for number, batch in enumerate(self._outlines.batches()):
             memory = _VERTEX_BYTES * batch.x.size

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from atlaswriter.engine.gather import Gathering, Grouped
 from atlaswriter.formats.landscape import layout
 from atlaswriter.formats.landscape.job import Job
+from atlaswriter.formats.landscape.rowgroups import Chunk
 
 # Bytes of records that one thread turns into tiles at a time.
 _PIECE_BYTES = 8 << 20
@@ -78,6 +78,8 @@ class TileWriter:
     ----------
     n_tiles
         Tiles that are not empty.
+    lost
+        Records of tiles left of or above the image, which row-group mode cannot hold.
     files
         Names of the files of row-group mode, in their folder.
     """
@@ -86,6 +88,7 @@ class TileWriter:
     kind: Kind
     gathering: Gathering
     n_tiles: int = 0
+    lost: int = 0
     files: list[str] = field(default_factory=list)
 
     def write(self, grid: Grid) -> None:
@@ -117,9 +120,11 @@ class TileWriter:
         each = self.job.options.max_row_groups_per_file
         n_groups = grid.n_x * grid.n_y
         keys = self.gathering.keys
+        outside = (keys < key_of(0, 0)) | ((keys & _MASK) < _BIAS)
+        self.lost = int(self.gathering.sizes(0)[outside].sum())
         for number, first in enumerate(range(0, n_groups, each)):
             last = min(first + each, n_groups)
-            ends = [key_of(index // grid.n_y, index % grid.n_y) for index in (first, last)]
+            ends = [key_of(*divmod(index, grid.n_y)) for index in (first, last)]
             begin, end = (int(place) for place in np.searchsorted(keys, ends))
             room = max((self._room(piece) for piece in self._pieces(begin, end)), default=0)
             self.files.append(layout.chunk_name(number))
@@ -137,15 +142,13 @@ class TileWriter:
         groups = self._groups(grid, keys)
         upcoming = next(groups, None)
         schema = self._schema(grid)
-        with self.job.sink.create(path) as write, _Stream(write) as stream:
-            options = self.job.style.options(schema)
-            with pq.ParquetWriter(stream, schema, **options) as writer:
-                for index in indices:
-                    if upcoming is not None and upcoming[0] == index:
-                        content, upcoming = upcoming[1], next(groups, None)
-                    else:
-                        content = self.kind.empty()
-                    writer.write_table(self._table(index, grid, content, schema))
+        with Chunk(self.job.sink, path, schema, self.job.style.options(schema)) as chunk:
+            for index in indices:
+                if upcoming is not None and upcoming[0] == index:
+                    content, upcoming = upcoming[1], next(groups, None)
+                else:
+                    content = self.kind.empty()
+                chunk.add(self._table(index, grid, content, schema))
 
     def _groups(self, grid: Grid, keys: slice) -> Iterator[tuple[int, dict[str, pa.Array]]]:
         """Row-group index and content of the tiles that are not empty."""
@@ -153,7 +156,8 @@ class TileWriter:
             found = self.gathering.read(piece)
             for position, key in enumerate(found.keys.tolist()):
                 i, j = tile_of(key)
-                yield i * grid.n_y + j, self.kind.columns(i, j, found, position)
+                if j >= 0:
+                    yield i * grid.n_y + j, self.kind.columns(i, j, found, position)
             self.job.progress.add(sum(column.nbytes for column in found.columns))
 
     def _table(self, index: int, grid: Grid, content: dict[str, pa.Array], schema: pa.Schema) -> pa.Table:
@@ -184,39 +188,3 @@ class TileWriter:
             "max_row_groups_per_file": self.job.options.max_row_groups_per_file,
             "total_row_groups": grid.n_x * grid.n_y,
         }
-
-
-class _Stream:
-    """A file of the sink, as pyarrow writes to files."""
-
-    closed = False
-
-    def __init__(self, write: Callable[[Any], None]) -> None:
-        self._write, self._position = write, 0
-
-    def __enter__(self) -> pa.PythonFile:
-        return pa.PythonFile(self, mode="w")
-
-    def __exit__(self, *error: object) -> None:
-        self.closed = True
-
-    def write(self, content: Any) -> int:
-        """Add some bytes."""
-        self._write(content)
-        size = memoryview(content).nbytes
-        self._position += size
-        return size
-
-    def tell(self) -> int:
-        """Bytes written."""
-        return self._position
-
-    def flush(self) -> None:
-        """Nothing is kept back."""
-
-    def writable(self) -> bool:
-        """It is."""
-        return True
-
-    def close(self) -> None:
-        """The sink closes the file."""

@@ -22,7 +22,7 @@ from atlaswriter.kernels._jit import readable
 from atlaswriter.sources.spatial import Transcripts
 
 # Transcripts grouped together; what a thread holds of each of them meanwhile: as read, in pixels, grouped.
-_PART_ROWS = 1 << 20
+_PART_ROWS = 1 << 19
 _ROW_BYTES = 40
 # Tiles that one part may be spread over.
 _MOST_TILES = 1 << 24
@@ -91,12 +91,12 @@ class TranscriptReader:
     @staticmethod
     def thread_room_of(transcripts: Transcripts) -> int:
         """Bytes that one thread takes while it reads."""
-        columns = [transcripts.gene, transcripts.x, transcripts.y, *([transcripts.quality] if transcripts.quality else [])]
-        return transcripts.table.room(columns) + _ROW_BYTES * 2 * _PART_ROWS
+        names = (transcripts.gene, transcripts.x, transcripts.y, transcripts.quality)
+        return transcripts.table.room([name for name in names if name]) + _ROW_BYTES * 2 * _PART_ROWS
 
     def read(self, room: int) -> Gathering:
         """Read everything; what does not fit in `room` bytes, which the caller has drawn, goes to temporary files."""
-        gathering = Gathering(self._dtypes, room, self._job.sink.scratch)
+        gathering = Gathering(self._dtypes, room, lambda: self._job.sink.scratch() / "transcripts")
         table, team = self._transcripts.table, self._job.team
         memory = self.thread_room_of(self._transcripts)
         work = [

@@ -16,16 +16,18 @@ from atlaswriter import __version__
 from atlaswriter.engine import strategy
 from atlaswriter.engine.gather import Gathering
 from atlaswriter.engine.run import Team
+from atlaswriter.engine.warmup import warm_up
 from atlaswriter.formats.landscape import layout
 from atlaswriter.formats.landscape.catalogue import Genes
+from atlaswriter.formats.landscape.channels import ImageWriter
 from atlaswriter.formats.landscape.genes import GeneWriter, encoding_room
-from atlaswriter.formats.landscape.image import ImageWriter
 from atlaswriter.formats.landscape.job import Job
 from atlaswriter.formats.landscape.model import Export, Segmented
 from atlaswriter.formats.landscape.outlines import OutlineReader, OutlineTiles
 from atlaswriter.formats.landscape.parquet import Style
 from atlaswriter.formats.landscape.tiles import Grid, TileWriter
 from atlaswriter.formats.landscape.transcripts import TranscriptReader, TranscriptTiles
+from atlaswriter.formats.landscape.warmup import wanted_kernels
 from atlaswriter.progress import Progress
 from atlaswriter.report import Report
 from atlaswriter.sinks.folder import FolderSink
@@ -54,6 +56,8 @@ def export(prepared: Export) -> Report:
     """
     pa.set_memory_pool(pa.system_memory_pool())
     options, resources, report, budget = prepared.options, prepared.resources, prepared.report, prepared.budget
+    with report.phase("kernels"):
+        warm_up(wanted_kernels(prepared))
     budget.settle()
     workers = resources.workers or usable_cpus()
     budget.set_aside(workers * _WORKER_BYTES, "threads")
@@ -145,9 +149,8 @@ class _Writer:
         reader = None
         if self.spatial.transcripts is not None:
             with self.report.phase("transcripts"):
-                reader = TranscriptReader(
-                    self.spatial.transcripts, self.spatial.to_px, self.prepared.size_px, self.prepared.catalogue, self.job
-                )
+                catalogue, size_px = self.prepared.catalogue, self.prepared.size_px
+                reader = TranscriptReader(self.spatial.transcripts, self.spatial.to_px, size_px, catalogue, self.job)
                 gathered.append((reader, reader.read(room)))
         genes = self.prepared.catalogue.close()
         kinds: list[tuple[str, Any, Gathering, str]] = []
@@ -158,7 +161,7 @@ class _Writer:
                 continue
             with self.report.phase("outlines"):
                 held = sum(gathering.held for _, gathering in gathered)
-                outlines = OutlineReader(part.outlines, self.spatial.to_px, part.cells, self.job)
+                outlines = OutlineReader(part.outlines, self.spatial.to_px, part.cells, self.job, part.name)
                 gathered.append((outlines, outlines.read(max(room - held, 0))))
             tiles = OutlineTiles(self.job, part.cells.n_cells, part.name)
             kinds.append(("outlines", tiles, gathered[-1][1], layout.outlines_dir(part.name)))
@@ -185,7 +188,9 @@ class _Writer:
     def _genes(self, part: Segmented, genes: Genes) -> None:
         if part.counts is None:
             return
-        writer = GeneWriter(part.counts, part.columns, part.codes, genes, part.cells, part.clusters, self.job, part.name)
+        writer = GeneWriter(
+            part.counts, part.columns, part.codes, genes, part.cells, part.clusters, self.job, part.name
+        )
         team, matrix = self.job.team, part.counts.matrix
         encoding = team.workers * encoding_room(part.counts)
         chosen, n_columns = self.prepared.resources.strategy, part.columns.size
@@ -194,6 +199,7 @@ class _Writer:
         choice = strategy.choose(matrix, n_columns, team.workers, team.budget.free, chosen, encoding)
         self.spill_bytes += writer.run(choice)
         writer.write_tables()
+        self.row_group_files[layout.cbg_dir(part.name)] = writer.row_group_files
 
     def _transform(self) -> None:
         text = "".join(" ".join(repr(float(value)) for value in row) + "\n" for row in self.spatial.to_px)

@@ -1,0 +1,158 @@
+"""Row-group mode: few Parquet files whose row groups are what loose files would be."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from atlaswriter.formats.landscape import layout
+from atlaswriter.sinks.folder import FolderSink
+
+
+class Stream:
+    """A file of the sink, as pyarrow writes to files."""
+
+    closed = False
+
+    def __init__(self, write: Callable[[Any], None]) -> None:
+        self._write, self._position = write, 0
+
+    def write(self, content: Any) -> int:
+        """Add some bytes."""
+        self._write(content)
+        size = memoryview(content).nbytes
+        self._position += size
+        return size
+
+    def tell(self) -> int:
+        """Bytes written."""
+        return self._position
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def close(self) -> None:
+        """The sink closes the file."""
+        self.closed = True
+
+
+class Chunk:
+    """One file, written row group by row group; a context.
+
+    Parameters
+    ----------
+    sink
+        Where it goes.
+    path
+        Its name there.
+    schema
+        Of all its tables.
+    options
+        Arguments of `pyarrow.parquet.ParquetWriter`.
+    """
+
+    def __init__(self, sink: FolderSink, path: str, schema: pa.Schema, options: Mapping[str, Any]) -> None:
+        self._context = (sink, path, schema, options)
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        sink, path, schema, options = self._context
+        with ExitStack() as stack:
+            stream = Stream(stack.enter_context(sink.create(path)))
+            self._writer = stack.enter_context(pq.ParquetWriter(pa.PythonFile(stream, mode="w"), schema, **options))
+            self._open = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, trace)
+
+    def add(self, table: pa.Table) -> None:
+        """Write one row group, which may be empty."""
+        self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
+
+
+class ChunkSeries:
+    """Row groups in order, from several threads, into files of a fixed number of them; a context.
+
+    Parameters
+    ----------
+    sink, schema, options
+        As of `Chunk`.
+    directory
+        Folder of the files.
+    each
+        Row groups in a file.
+
+    Attributes
+    ----------
+    files
+        Names of the files.
+    """
+
+    def __init__(
+        self, sink: FolderSink, directory: str, each: int, schema: pa.Schema, options: Mapping[str, Any]
+    ) -> None:
+        self.files: list[str] = []
+        self._sink, self._directory, self._each, self._schema, self._options = sink, directory, each, schema, options
+        self._next = 0
+        self._turn = threading.Condition()
+        self._failed = False
+        self._chunk: Chunk | None = None
+
+    def __enter__(self) -> Self:
+        self._sink.make_dir(self._directory)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close(kind, error, trace)
+
+    def _close(self, *error: Any) -> None:
+        chunk, self._chunk = self._chunk, None
+        if chunk is not None:
+            chunk.__exit__(*error)
+
+    def add(self, number: int, tables: list[pa.Table]) -> None:
+        """Write row groups `number` and following; waits until those before them are written.
+
+        Whoever adds must see to it that lower numbers are under way in other threads, or done.
+        """
+        with self._turn:
+            self._turn.wait_for(lambda: self._next == number or self._failed)
+            try:
+                for table in tables if not self._failed else ():
+                    self._write(table)
+            except BaseException:
+                self._failed = True
+                raise
+            finally:
+                self._turn.notify_all()
+
+    def give_up(self) -> None:
+        """Somebody has failed: nobody needs to wait."""
+        with self._turn:
+            self._failed = True
+            self._turn.notify_all()
+
+    def _write(self, table: pa.Table) -> None:
+        if self._next % self._each == 0:
+            self._close(None, None, None)
+            self.files.append(layout.chunk_name(len(self.files)))
+            path = f"{self._directory}/{self.files[-1]}"
+            self._chunk = Chunk(self._sink, path, self._schema, self._options).__enter__()
+        assert self._chunk is not None  # noqa: S101 - opened with the first one
+        self._chunk.add(table)
+        self._next += 1
