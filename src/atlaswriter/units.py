@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from atlaswriter.errors import InputError, Problem
 
@@ -154,11 +155,22 @@ def return_freed_memory() -> None:
     in 4.3 s, at 1 MiB 270 in 4.7 s. Without a budget there is no difference at 8 MiB. It holds for the whole process
     from then on; other C libraries are left alone.
     """
+    mallopt = _from_libc("mallopt")
+    for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD) if mallopt is not None else ():
+        mallopt(parameter, 8 << 20)
+
+
+def trim_memory() -> None:
+    """Give what was freed in smaller blocks back to the system too, where the C library can (malloc_trim(3))."""
+    malloc_trim = _from_libc("malloc_trim")
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
+def _from_libc(name: str) -> Any:
     try:
         import ctypes
 
-        mallopt = ctypes.CDLL(None).mallopt
+        return getattr(ctypes.CDLL(None), name)
     except (AttributeError, ImportError, OSError, TypeError):
-        return
-    for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
-        mallopt(parameter, 8 << 20)
+        return None

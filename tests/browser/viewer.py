@@ -295,7 +295,7 @@ def open_in_viewer(
                 time.sleep(0.05)
 
         driver.get(f"{address}/")
-        driver.execute_script("show(arguments[0]).catch((e) => { seen.errors.push(text(e)); seen.done = true; })", given)
+        driver.execute_script("start(arguments[0])", given)
         wait(0.5)
         if driver.execute_script("return Boolean(deck())"):
             driver.execute_script("settle()")
@@ -309,16 +309,14 @@ def open_in_viewer(
     return replace(Seen(**facts), requests=list(log), seconds=time.monotonic() - began)
 
 
-if __name__ == "__main__":
-    directory, module, *numbers = sys.argv[1:6]
-    at = dict(zip("xy", map(float, numbers), strict=False))
-    found = open_in_viewer(
-        Path(directory),
-        Path(module),
-        **at,
-        zoom=float(numbers[2]),
-        screenshot=Path(sys.argv[6]) if sys.argv[6:] else None,
-    )
-    for request in found.requests:
+def main(folder: str, celldega_js: str, x: str, y: str, zoom: str, png: str = "") -> None:
+    """Print what the front-end asks for and loads."""
+    shot = Path(png) if png else None
+    seen = open_in_viewer(Path(folder), Path(celldega_js), x=float(x), y=float(y), zoom=float(zoom), screenshot=shot)
+    for request in seen.requests:
         print(request.status, request.method, request.range, request.path)  # noqa: T201
-    print(found)  # noqa: T201
+    print(seen)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

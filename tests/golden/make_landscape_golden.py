@@ -110,7 +110,7 @@ def grouped_genes(folder: Path, found: dict[str, Any]) -> Iterator[tuple[str, pa
     """Genes and their row groups, as the parameters say."""
     groups = list(_row_groups(folder))
     for gene, place in found["gene_to_row_group"].items():
-        assert set(groups[place]["gene"].to_pylist()) == {gene}
+        assert set(groups[place]["gene"].to_pylist()) <= {gene}
         yield gene, groups[place]
 
 
@@ -119,7 +119,7 @@ def counts(tables: Iterator[tuple[str, pa.Table]]) -> pa.Table:
     parts = []
     for gene, table in sorted(tables, key=lambda found: found[0]):
         cell, count = ("cell_id", "expression") if "cell_id" in table.column_names else ("__index_level_0__", gene)
-        parts.append(pa.table({"gene": [gene] * len(table), "cell": table[cell], "count": table[count]}))
+        parts.append(pa.table({"gene": pa.repeat(gene, len(table)), "cell": table[cell], "count": table[count]}))
     return pa.concat_tables(parts)
 
 

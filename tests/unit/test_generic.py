@@ -185,7 +185,8 @@ def test_the_matrix_may_be_in_a_file(tmp_path):
 def test_everything_wrong_is_named_at_once(tmp_path):
     with pytest.raises(InputError) as caught:
         open_generic(
-            nowhere(), layer="counts", clusters="gone", transcripts=tmp_path / "tx.csv", polygons=tmp_path / "poly.parquet",
+            nowhere(), layer="counts", clusters="gone", transcripts=tmp_path / "tx.csv",
+            polygons=tmp_path / "poly.parquet",
             images=tmp_path / "image.tif", pixel_size=0,
         )  # fmt: skip
     for part in (

@@ -105,8 +105,8 @@ def test_outlines_of_another_plane_where_the_image_has_none(tmp_path):
     folder = write(tmp_path / "region", planes=(2, 5))
     found = open_merscope(folder, z=2)
     assert found.planes[0].pixels[:1, :1] == 12
-    # All have two outlines: the first of equals.
-    assert found.warnings == ["cell_boundaries.parquet: outlines of ZIndex 0 are taken, 2 of 6"]
+    # All planes have two outlines: 1 and 3 are nearest.
+    assert found.warnings == ["cell_boundaries.parquet: outlines of ZIndex 1 are taken, 2 of 6"]
     with pytest.raises(InputError, match=r"no DAPI image of plane 3 → choose one of '2', '5'"):
         open_merscope(folder, z=3)
 

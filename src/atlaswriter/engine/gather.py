@@ -154,9 +154,7 @@ class Gathering:
         """The records of some keys."""
         wanted = self.keys[keys]
         offsets = tuple(np.r_[0, np.cumsum(sizes[keys])] for sizes in self._sizes)
-        columns = tuple(
-            np.empty(ends[-1], dtype) for ends, dtype in zip(offsets, self.dtypes, strict=True)
-        )
+        columns = tuple(np.empty(ends[-1], dtype) for ends, dtype in zip(offsets, self.dtypes, strict=True))
         cursors = [ends[:-1].copy() for ends in offsets]
         for part in self._ordered if wanted.size else ():
             first, last = np.searchsorted(part.keys, [wanted[0], wanted[-1] + 1])

@@ -206,6 +206,11 @@ class FolderSink:
         self._note(relative, size)
         return size
 
+    @property
+    def staged(self) -> Path:
+        """Folder in which the files wait, to read them back."""
+        return self._staging
+
     @contextmanager
     def create(self, relative: str) -> Iterator[Callable[[Any], None]]:
         """Write one file bit by bit, with the function that this context gives; name and buffers as of `write`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from atlaswriter.errors import InputError, Problem
-from atlaswriter.sources.csvtable import open_gzip
+from atlaswriter.sources.packed import tar_files
 from atlaswriter.sources.spatial import Clusters
 from atlaswriter.sources.tables import open_table, read_all, reading
 from atlaswriter.sources.zarrzip import ZarrZip
@@ -75,15 +74,13 @@ class Clusterings:
         path = self._folder / _TAR
         if not path.exists():
             return None
-        with reading(_TAR), open_gzip(path, "rb") as stream, tarfile.open(fileobj=stream, mode="r|") as file:
-            for member in file:
-                parts = PurePosixPath(member.name).parts
-                if not member.isfile() or len(parts) < 3 or (parts[-3], parts[-1]) != ("clustering", "clusters.csv"):
-                    continue
-                self.known.add(parts[-2])
-                content = file.extractfile(member) if parts[-2] == name else None
-                if content is not None:
-                    return _of_csv(content.read(_MOST_CSV), f"{_TAR}/{member.name}")
+        with reading(_TAR):
+            for place, content in tar_files(path):
+                parts = PurePosixPath(place).parts
+                if len(parts) > 2 and (parts[-3], parts[-1]) == ("clustering", "clusters.csv"):
+                    self.known.add(parts[-2])
+                    if parts[-2] == name:
+                        return _of_csv(content.read(_MOST_CSV), f"{_TAR}/{place}")
         return None
 
     def _in_zarr(self, name: str) -> Clusters | None:

@@ -13,15 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from atlaswriter.errors import InputError, Problem
+from atlaswriter.sources.packed import open_gzip
 from atlaswriter.sources.tables import INEXACT, TEXT, check_columns, first_bytes, reading, settled
-
-open_gzip: Any
-try:
-    # 280 ns of CPU time a row of 13 columns of which 3 are wanted (2,000,000 transcripts); pyarrow's own gzip took
-    # 450, Python's 570; unpacked it is 210.
-    from isal.igzip import open as open_gzip
-except ImportError:
-    from gzip import open as open_gzip
 
 # Bytes parsed at once, those of a part, and those of the longest line.
 _BLOCK_BYTES, _PART_BYTES, _LONGEST_LINE = 4 << 20, 32 << 20, 1 << 20
@@ -58,7 +51,7 @@ class CsvTable:
             self.n_bytes = path.stat().st_size
             self._packed = first_bytes(path).startswith(b"\x1f\x8b")
             with self._opened() as file:
-                header = file.readline(_LONGEST_LINE)
+                header = _line(file)
                 start = file.read(_LONGEST_LINE)
             self._header_bytes = len(header)
             line = header.decode("utf-8-sig")
@@ -91,7 +84,7 @@ class CsvTable:
     def _lines(self, file: IO[bytes], part: int) -> Iterator[bytes]:
         """The lines of a part, some megabytes at a time."""
         if self._packed:
-            file.readline(_LONGEST_LINE)
+            _line(file)
             return whole_lines(file)
         begin, end = self._start(file, part), self._start(file, part + 1)
         file.seek(begin)
@@ -105,12 +98,15 @@ class CsvTable:
         if place >= self.n_bytes:
             return self.n_bytes
         file.seek(place - 1)
-        return place - 1 + len(file.readline(_LONGEST_LINE))
+        return place - 1 + len(_line(file))
 
     def _options(self, types: Mapping[str, pa.DataType | None]) -> dict[str, Any]:
         return {
             "read_options": pacsv.ReadOptions(
-                block_size=2 * _BLOCK_BYTES, use_threads=False, column_names=self.columns
+                # Longer than all that is parsed at once, so that it stays in one piece.
+                block_size=_BLOCK_BYTES + 2 * _LONGEST_LINE,
+                use_threads=False,
+                column_names=self.columns,
             ),
             "parse_options": pacsv.ParseOptions(delimiter=self._delimiter),
             "convert_options": pacsv.ConvertOptions(
@@ -155,9 +151,21 @@ def whole_lines(file: IO[bytes], left: int = sys.maxsize) -> Iterator[bytes]:
                 yield lines
         rest += block[cut:]
         if len(rest) > _LONGEST_LINE:
-            raise ValueError(f"a line is longer than {_LONGEST_LINE:,} bytes")
+            raise _too_long()
     if rest and not rest.isspace():
         yield rest
+
+
+def _line(file: IO[bytes]) -> bytes:
+    """The next line, not longer than any may be."""
+    line = file.readline(_LONGEST_LINE)
+    if len(line) == _LONGEST_LINE and not line.endswith(b"\n"):
+        raise _too_long()
+    return line
+
+
+def _too_long() -> ValueError:
+    return ValueError(f"a line is longer than {_LONGEST_LINE:,} bytes")
 
 
 def _are_numbers(column: pa.ChunkedArray) -> bool:

@@ -22,7 +22,7 @@ from atlaswriter.sources.spatial import Rings
 _GZIP_SIGNATURE = b"\x1f\x8b"
 
 # Characters read at once, and of the largest feature (or other member of the file) that is read.
-_PIECE, _LONGEST = 1 << 18, 1 << 24
+_PIECE, _LONGEST = 1 << 18, 1 << 22
 
 # Features of a batch; it ends earlier when they have this many vertices.
 _FEATURES, _VERTICES = 8192, 1 << 18
@@ -62,8 +62,8 @@ class GeoJson:
         What messages call it.
     """
 
-    # A piece or feature as text (up to 4 bytes a character) twice, and a batch as Python numbers and as arrays.
-    room = 2 * 4 * (_PIECE + _LONGEST) + _VERTICES * 2 * (8 + 32 + 3 * 8)
+    # Text, once more while it grows, and what it is parsed to; a batch as Python's numbers, as arrays, and as rings.
+    room = 8 * (_PIECE + _LONGEST) + _VERTICES * 2 * (8 + 24 + 3 * 8)
 
     def __init__(self, path: str | os.PathLike[str], cell: str | None = None, where: str | None = None) -> None:
         self._path, self._cell, self.location = Path(path), cell, where or str(path)
@@ -132,7 +132,7 @@ class _Batch:
     def rings(self) -> Rings:
         """What was added."""
         parts, rings, vertices = (np.array(each, np.int64) for each in (self._parts, self._rings, self._vertices))
-        names: Any = pa.array(self._names, pa.string())
+        names = pa.array(self._names, pa.string())
         shapes = Shapes(parts, rings, vertices, np.array(self._x, np.float64), np.array(self._y, np.float64))
         outer = exteriors(shapes, self._where)
         return Rings(names.take(outer.owners), outer.offsets, outer.x, outer.y, outer.n_dropped)
@@ -141,9 +141,10 @@ class _Batch:
 def _polygons(geometry: Any) -> list[Any]:
     if geometry is None:
         return []
-    kinds = {"Polygon": lambda: [geometry["coordinates"]], "MultiPolygon": lambda: geometry["coordinates"]}
-    polygons: list[Any] = kinds[geometry["type"]]()
-    return polygons
+    kind, coordinates = geometry["type"], geometry["coordinates"]
+    if kind not in ("Polygon", "MultiPolygon"):
+        raise ValueError(kind)
+    return [coordinates] if kind == "Polygon" else list(coordinates)
 
 
 class _Text:

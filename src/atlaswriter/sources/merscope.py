@@ -127,7 +127,7 @@ def _transcripts(path: Path) -> Transcripts:
 
 
 def _outlines(path: Path, layer: int) -> tuple[GeoParquet, list[str]]:
-    """Outlines at one focal plane: that of the image if there are any, else the one that has most."""
+    """Outlines at one focal plane: that of the image, else the one with most, of equals the nearest."""
     every = GeoParquet(path, cell="EntityID", where=path.name)
     if "ZIndex" not in every.columns:
         return every, []
@@ -137,7 +137,7 @@ def _outlines(path: Path, layer: int) -> tuple[GeoParquet, list[str]]:
             found[int(value)] = found.get(int(value), 0) + int(count)
     if not found:
         return every, []
-    chosen = layer if layer in found else max(found, key=lambda plane: (found[plane], -plane))
+    chosen = layer if layer in found else max(found, key=lambda plane: (found[plane], -abs(plane - layer), -plane))
     outlines = GeoParquet(path, cell="EntityID", only=("ZIndex", chosen), where=path.name)
     said = f"{path.name}: outlines of ZIndex {chosen} are taken, {found[chosen]:,} of {sum(found.values()):,}"
     return outlines, [said] if len(found) > 1 else []

@@ -65,7 +65,7 @@ class VertexOutlines:
     def _rings(self, batch: pa.RecordBatch) -> Rings:
         """Stretches of rows of one cell."""
         name, x, y = self._columns
-        cell = texts(batch.column(name))
+        cell = texts(batch.column(0))
         if cell.null_count:
             found = f"{cell.null_count} vertices have no {name}"
             raise InputError(Problem(self.location, found, "write the file again from its source"))
@@ -74,8 +74,8 @@ class VertexOutlines:
         return Rings(
             cell.dictionary.take(pa.array(codes[starts])),
             np.append(starts, len(codes)),
-            numbers(batch.column(x), x, self.location),
-            numbers(batch.column(y), y, self.location),
+            numbers(batch.column(1), x, self.location),
+            numbers(batch.column(2), y, self.location),
         )
 
 

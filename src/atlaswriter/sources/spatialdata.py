@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from atlaswriter.errors import InputError, Problem, listed
+from atlaswriter.errors import InputError, Problem, Problems, listed
 from atlaswriter.sources.annotated import Annotated, chosen, open_annotated, stored_texts, tree_of
 from atlaswriter.sources.damage import translated_damage
 from atlaswriter.sources.generic import open_transcripts
@@ -59,7 +60,8 @@ class _Store:
         return self.root.child(kind).names() if kind in self.root.names() else []
 
     def folder(self, kind: str, name: str) -> Path:
-        return self.path / kind / name
+        """Where an element is, which is inside of the store."""
+        return self.path / self.root.child(kind).child(name).path
 
     def matrix(self, kind: str, name: str) -> Floats:
         """From the coordinates of an element to the coordinate system."""
@@ -144,26 +146,31 @@ class _Opened:
         self._store, self._where = store, store.location
         # The first releases called the group by its singular.
         self._tables = next((kind for kind in ("tables", "table") if store.names(kind)), "tables")
-        name = chosen(table, store.names(self._tables), _TABLES, "table", self._where)
-        if name is None:
+        problems = Problems()
+
+        def choose(given: str | None, kind: str, obvious: Sequence[str], what: str) -> str | None:
+            return problems.attempt(chosen, given, store.names(kind), obvious, what, self._where)
+
+        name = choose(table, self._tables, _TABLES, "table")
+        self.points = choose(points, "points", _POINTS, "points")
+        self.image = choose(image, "images", _IMAGES, "image")
+        if not store.names(self._tables):
             found = f"has no tables; it holds {listed(store.root.names()) or 'nothing'}"
-            raise InputError(Problem(self._where, found, "give a SpatialData store with a table of cells"))
-        self._table = store.root.child(self._tables).child(name)
+            problems.add(self._where, found, "give a SpatialData store with a table of cells")
+        problems.raise_if_any()
+        self._table = store.root.child(self._tables).child(str(name))
         self.region, self._instance = self._annotates()
-        known = store.names("shapes")
         # Circles stand for cells whose boundaries may be there as well.
         first = _SHAPES[:1] if self._is_circles(self.region) else ()
-        obvious = [*first, *([self.region] if self.region else []), *_SHAPES]
-        self.shapes = chosen(shapes, known, obvious, "shapes", self._where)
-        self.points = chosen(points, store.names("points"), _POINTS, "points", self._where)
-        self.image = chosen(image, store.names("images"), _IMAGES, "image", self._where)
+        self.shapes = choose(shapes, "shapes", [*first, *([self.region] if self.region else []), *_SHAPES], "shapes")
+        problems.raise_if_any()
         self.warnings: list[str] = []
-        self.annotated = self._annotated(store.folder(self._tables, name), workers)
+        self.annotated = self._annotated(store.folder(self._tables, str(name)), workers)
 
     def _annotates(self) -> tuple[str | None, str | None]:
         """The element that the table's cells are in, and the column of obs that names them there."""
         region, instance = self._table.attribute("region"), self._table.attribute("instance_key")
-        regions = [region] if isinstance(region, str) else list(region or ())
+        regions = region if isinstance(region, list) else [region] if isinstance(region, str) else []
         if len(regions) > 1:
             remedy = "save the cells of one region as a store of their own"
             raise InputError(Problem(self._where, f"its table annotates several regions: {listed(regions)}", remedy))

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from atlaswriter.errors import InputError, Problem, listed
 from atlaswriter.sources.damage import translated_damage
+from atlaswriter.sources.packed import GzipError
 from atlaswriter.sources.spatial import Table
 
 # Rows of a batch. Of Parquet (20,000,000 transcripts, name, x, y) 2^16 to 2^20 rows all take 8 ns a row.
@@ -43,7 +44,7 @@ def reading(location: str) -> Iterator[None]:
     with translated_damage(location, "disk"):
         try:
             yield
-        except pa.ArrowCapacityError as error:
+        except (pa.ArrowCapacityError, GzipError) as error:
             raise ValueError(str(error)) from error
 
 
@@ -268,10 +269,14 @@ def texts(array: pa.Array) -> pa.DictionaryArray:
     ValueError
         Bytes are not UTF-8, codes lie outside the dictionary, or numbers are not whole.
     """
+    # pyarrow trusts offsets and codes; those of damaged files lead anywhere.
+    array.validate(full=True)
     if pa.types.is_floating(array.type):
         if pc.any(pc.greater_equal(pc.abs(array), INEXACT)).as_py():
             raise ValueError("numbers of so many digits are no exact names; store them as text or as integers")
         array = pc.cast(array, pa.int64())
+    if str(array.type).endswith("_view"):
+        array = pc.cast(array, pa.string())
     if not pa.types.is_dictionary(array.type):
         array = array.dictionary_encode()
     if array.dictionary.null_count:
@@ -281,12 +286,12 @@ def texts(array: pa.Array) -> pa.DictionaryArray:
         array = pa.DictionaryArray.from_arrays(
             pc.cast(array.indices, pa.int32()), pc.cast(array.dictionary, pa.string())
         )
-    array.validate(full=True)
     return array
 
 
 def _numbers(array: pa.Array) -> pa.Array:
     """Numbers as stored; where some are missing, as floats with NaN."""
+    array.validate()
     if not array.null_count:
         return array
     return pc.fill_null(array if pa.types.is_floating(array.type) else pc.cast(array, pa.float64()), float("nan"))
@@ -303,10 +308,12 @@ def numbers(column: pa.Array, name: str, where: str) -> NDArray[np.float64]:
 
 
 def read_all(table: Table, columns: Sequence[str]) -> list[pa.Array]:
-    """Whole columns of a table that fits in memory, text as plain strings."""
+    """Whole columns of a table that fits in memory, text as plain strings; `InputError` if there are no rows."""
     found: list[list[pa.Array]] = [[] for _ in columns]
     for part in range(table.n_parts):
         for batch in table.batches(part, columns):
             for pieces, column in zip(found, batch.columns, strict=True):
                 pieces.append(pc.cast(column, pa.string()) if pa.types.is_dictionary(column.type) else column)
+    if not all(found):
+        raise InputError(Problem(table.location, "has no rows", "is it the right file?"))
     return [pa.concat_arrays(pieces) for pieces in found]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,9 +16,10 @@ import pyarrow.csv as pacsv
 
 from atlaswriter.errors import InputError, Problem, listed
 from atlaswriter.sources.base import Array, Compressed
-from atlaswriter.sources.csvtable import open_gzip, whole_lines
+from atlaswriter.sources.csvtable import whole_lines
 from atlaswriter.sources.damage import translated_damage
 from atlaswriter.sources.lazy import load
+from atlaswriter.sources.packed import open_gzip, tar_files
 from atlaswriter.sources.parts import as_real, compressed
 from atlaswriter.sources.spatial import Counts
 from atlaswriter.sources.tables import reading
@@ -76,7 +76,7 @@ def _counts(path: Path, where: str, workers: int, stack: ExitStack) -> Counts:
             return _h5_counts(Node(stack.enter_context(h5py.File(path, "r")), where, workers=workers), where)
         if zipfile.is_zipfile(path):
             return _zarr_counts(stack.enter_context(ZarrZip(path, where, workers)), where)
-    return _mex_counts(_files_of_tar(path), where)
+    return _mex_counts(tar_files(path), where)
 
 
 def _h5_counts(root: Node, where: str) -> Counts:
@@ -132,20 +132,12 @@ def _files_of_folder(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
                 yield file.name, stream
 
 
-def _files_of_tar(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Files inside, one after the other; where they would be unpacked to does not matter."""
-    with open_gzip(path, "rb") as stream, tarfile.open(fileobj=stream, mode="r|") as file:
-        for member in file:
-            content = file.extractfile(member) if member.isfile() else None
-            if content is not None:
-                yield member.name.rpartition("/")[2], content
-
-
 def _mex_counts(files: Iterator[tuple[str, IO[bytes]]], where: str) -> Counts:
     """Counts of three files in Matrix Market form."""
     found: dict[str, Any] = {}
     with reading(where):
-        for name, file in files:
+        for path, file in files:
+            name = path.rpartition("/")[2]
             kind = _MEX_FILES.get(name.removesuffix(".gz"))
             if kind is None:
                 continue

@@ -83,7 +83,7 @@ class _TiffSet:
         """The planes of one page."""
         pages = self.file(path).pages
         with _reading(path):
-            if number >= len(pages):
+            if not 0 <= number < len(pages):
                 found = f"has {len(pages)} pages, where the image needs page {number}"
                 raise InputError(Problem(str(path), found, "copy the file again"))
             return self.planes(pages[number], path)

@@ -46,7 +46,7 @@ def csv_counts(path: Path, where: str) -> Counts:
 
 def parquet_counts(path: Path, where: str) -> Counts:
     """Counts of a Parquet file that pandas wrote: cells are its index, features its columns."""
-    with reading(where), pq.ParquetFile(path) as file:
+    with reading(where), pq.ParquetFile(path, pre_buffer=False) as file:
         index, _ = pandas_index(file.schema_arrow)
         if index is None:
             raise InputError(Problem(where, "has no index of cells", "write it with pandas, cells as the index"))

@@ -216,7 +216,8 @@ class _Folder:
         for path in (self._folder / name for name in paths if _is_inside(name)):
             if path.is_file():
                 # One channel a file.
-                return [path] if path.parent == self._folder else _sorted_images(path.parent)
+                several = [] if path.parent == self._folder else _sorted_images(path.parent)
+                return several or [path]
         several = _sorted_images(self._folder / "morphology_focus")
         one = self._first(_IMAGES)
         return several or ([] if one is None else [one])

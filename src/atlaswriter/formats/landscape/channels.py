@@ -92,7 +92,7 @@ class ImageWriter:
         job.sink.make_dir(directory)
         each = layout.IMAGE_ROW_GROUPS_PER_FILE
         tiles = sorted(spool.places)
-        files = []
+        files: list[str] = []
         for first in range(0, len(tiles), each):
             files.append(layout.chunk_name(len(files)))
             with Chunk(job.sink, f"{directory}/{files[-1]}", _SCHEMA, _OPTIONS) as chunk:
@@ -101,7 +101,7 @@ class ImageWriter:
                     chunk.add(pa.table(row, schema=_SCHEMA))
         zoom_info = _zoom_info(plane)
         self.row_group_files.setdefault("images", {})[plane.key] = {
-            "directory": plane.key,
+            "directory": directory,
             "files": files,
             "max_row_groups_per_file": each,
             "total_row_groups": len(tiles),

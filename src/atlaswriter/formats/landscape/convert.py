@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from atlaswriter.formats.landscape.model import Export
-    from atlaswriter.sources.spatial import Spatial
+    from atlaswriter.sources.spatial import Segmentation, Spatial
 
 
 def landscape(
@@ -179,13 +179,10 @@ def _opened(given: Mapping[str, Any]) -> Iterator[Export]:
         with report.phase("open"):
             spatial = _spatial(given, resources.workers or usable_cpus(), problems)
             close = spatial.close
-            prepared = _checked(spatial, target, options, problems)
+            prepared = _checked(spatial, target, options, resources, budget, report, problems)
         with report.phase("kernels"):
             loading.join()
-        parts, catalogue, spatial, size_px = prepared
-        from atlaswriter.formats.landscape.model import Export
-
-        yield Export(spatial, parts, catalogue, size_px, options, resources, target, budget, report)
+        yield prepared
     finally:
         stop.set()
         loading.join()
@@ -215,23 +212,35 @@ def _spatial(given: Mapping[str, Any], workers: int, problems: Problems) -> Spat
         spatial.close()
         raise
     check_segmentation_names(list(others), problems)
+    if others and given["row_groups"]:
+        remedy = "use loose tiles"
+        problems.add("row_groups", "the viewer finds further segmentations in loose tiles only", remedy)
     return replace(spatial, others={**spatial.others, **others})
 
 
-def _checked(spatial: Spatial, target: Path, options: Options, problems: Problems) -> Any:
+def _checked(
+    spatial: Spatial, target: Path, options: Options, resources: Resources, budget: Budget, report: Report,
+    problems: Problems,
+) -> Export:  # fmt: skip
     """Everything that can be said without reading transcripts, outlines, counts and pixels."""
     from atlaswriter.formats.landscape.catalogue import Catalogue
-    from atlaswriter.formats.landscape.model import check_image, check_place, in_region, segmented, with_channels
+    from atlaswriter.formats.landscape.model import (
+        Export,
+        check_image,
+        check_place,
+        in_region,
+        segmented,
+        with_channels,
+    )
 
     spatial = with_channels(spatial, options, problems)
     check_image(spatial, options, problems)
+    check_place(target, spatial, problems)
     problems.raise_if_any()
     spatial, size_px = in_region(spatial, options)
-    check_place(target, spatial, problems)
     catalogue = Catalogue(options.genes, drop_controls=options.drop_controls)
-    every = {None: spatial.segmentation, **spatial.others}
-    parts = [
-        segmented(name, parts, spatial.to_px, size_px, catalogue, problems) for name, parts in every.items()
-    ]
+    every: list[tuple[str | None, Segmentation]] = [(None, spatial.segmentation), *spatial.others.items()]
+    parts = [segmented(name, part, spatial.to_px, size_px, catalogue, problems) for name, part in every]
     problems.raise_if_any()
-    return parts, catalogue, spatial, size_px
+    found = [part for part in parts if part is not None]
+    return Export(spatial, found, catalogue, size_px, options, resources, target, budget, report)

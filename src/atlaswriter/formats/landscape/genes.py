@@ -38,6 +38,39 @@ def unaltered(bounds: NDArray[np.float64]) -> Rules:
     return Rules(np.zeros((n_columns, 3)), quantize.FLOAT32, 0, None, np.zeros(n_columns, np.uint32))
 
 
+class GeneStatistics:
+    """Mean, spread and largest count of each gene, and its mean in each cluster; genes without counts have zeros."""
+
+    def __init__(self, genes: Genes, clusters: CellClusters) -> None:
+        self._genes, self._clusters = genes, clusters
+        self._sizes = np.maximum(clusters.sizes, 1)
+        self._values = np.zeros((len(genes.names), len(_STATISTICS)))
+        self._means = np.zeros((len(genes.names), len(clusters.labels)))
+
+    def measure(self, gene: int, ids: NDArray[np.int64], values: NDArray[np.float64], n_cells: int) -> None:
+        """Take in the counts of one gene, float64 above 0, in some of `n_cells` cells; population statistics."""
+        mean = values.sum() / n_cells
+        squares = np.square(values - mean).sum() + (n_cells - values.size) * mean**2
+        self._values[gene] = mean, np.sqrt(squares / n_cells), values.max(), values.size / n_cells
+        codes = self._clusters.codes[ids]
+        sums = np.bincount(codes + 1, weights=values, minlength=self._sizes.size + 1)[1:]
+        self._means[gene] = sums / self._sizes
+
+    def write(self, job: Job, segmentation: str | None) -> None:
+        """Write statistics and colours of the genes, and their means in clusters."""
+        names = pa.array(self._genes.names, pa.string())
+        columns = {key: pa.array(self._values[:, k]) for k, key in enumerate(_STATISTICS)}
+        columns |= {"color": pa.array(self._genes.colors, pa.string()), layout.INDEX: names}
+        job.write_table(layout.meta_gene_file(segmentation), job.style.table(columns, index=INDEX))
+        if not self._clusters.known:
+            return
+        genes = pa.array(signature_genes(self._genes.names), pa.int64())
+        labelled = sorted(zip(self._clusters.labels, self._means.T, strict=True), key=lambda pair: pair[0])
+        means = {label: pa.array(column).take(genes) for label, column in labelled}
+        table = job.style.table(means | {layout.INDEX: names.take(genes)}, index=INDEX)
+        job.write_table(layout.signatures_file(segmentation), table)
+
+
 @dataclass
 class GeneWriter:
     """Writes the counts of one segmentation.
@@ -59,7 +92,7 @@ class GeneWriter:
     codes: NDArray[np.int64]
     genes: Genes
     cells: CellIds
-    clusters: CellClusters
+    statistics: GeneStatistics
     job: Job
     segmentation: str | None
     n_entries: int = 0
@@ -67,16 +100,13 @@ class GeneWriter:
     unknown: int = field(init=False)
 
     def __post_init__(self) -> None:
-        n_genes = len(self.genes.names)
         self._rows = self.cells.ids_of(self.counts.cells)
         self.unknown = int((self._rows == CellIds.UNKNOWN).sum())
         _refuse_repeats(self._rows, self.counts)
         self._n_rows = int((self._rows >= 0).sum())
         self._ascending = bool((np.diff(self._rows) > 0).all())
         self._ids = self.genes.ids[self.codes]
-        self._statistics = np.zeros((n_genes, len(_STATISTICS)))
-        self._means = np.zeros((n_genes, len(self.clusters.labels)))
-        self._numbers = np.zeros(n_genes, np.int64)
+        self._numbers = np.zeros(len(self.genes.names), np.int64)
         self._series: ChunkSeries | None = None
         self._whole = value_dtype(self.counts.matrix).kind in "biu"
         real = pa.float64() if self.job.style.compat or not self._whole else pa.uint32()
@@ -108,8 +138,8 @@ class GeneWriter:
             "directory": directory,
             "files": self._series.files,
             "max_row_groups_per_file": options.max_row_groups_per_file,
-            "total_row_groups": len(self._ids),
-            "gene_to_row_group": {self.genes.names[gene]: k for k, gene in enumerate(self._ids.tolist())},
+            "total_row_groups": len(self._series.groups),
+            "gene_to_row_group": {self.genes.names[self._ids[k]]: group for k, group in self._series.groups.items()},
         }
 
     def _room(self, batch: Batch, piece: slice) -> int:
@@ -121,13 +151,13 @@ class GeneWriter:
         first = batch.first + piece.start
         if isinstance(columns, SparseColumns):
             columns = columns.in_order()
-        tables = []
+        tables: list[pa.Table | None] = []
         try:
             for position in range(len(columns)):
                 gene = int(self._ids[first + position])
                 ids, values = self._counted(gene, *_entries(columns, position))
                 if self._series is not None:
-                    tables.append(self._row_group(gene, ids, values))
+                    tables.append(self._row_group(gene, ids, values) if ids.size else None)
                 elif ids.size:
                     self._write_loose(gene, ids, values)
         except BaseException:
@@ -151,7 +181,7 @@ class GeneWriter:
             if not (np.isfinite(values).all() and values.min() > 0):
                 found = f"{self.genes.names[gene]!r} has counts below 0, or NaN"
                 raise InputError(Problem(self.counts.where, found, "mend them"))
-            self._measure(gene, ids, values.astype(np.float64))
+            self.statistics.measure(gene, ids, values.astype(np.float64), self._n_rows)
         return ids, values
 
     def _write_loose(self, gene: int, ids: NDArray[np.int64], values: Array) -> None:
@@ -168,15 +198,6 @@ class GeneWriter:
         }
         return self.job.style.table(columns)
 
-    def _measure(self, gene: int, ids: NDArray[np.int64], values: NDArray[np.float64]) -> None:
-        n_rows = self._n_rows
-        mean = values.sum() / n_rows
-        squares = np.square(values - mean).sum() + (n_rows - values.size) * mean**2
-        self._statistics[gene] = mean, np.sqrt(squares / n_rows), values.max(), values.size / n_rows
-        codes = self.clusters.codes[ids]
-        sums = np.bincount(codes + 1, weights=values, minlength=len(self.clusters.labels) + 1)[1:]
-        self._means[gene] = sums / np.maximum(self.clusters.sizes, 1)
-
     def _numbers_of(self, values: Array) -> pa.Array:
         """Counts as whole numbers, or values as they are."""
         whole = values.astype(np.int64)
@@ -186,22 +207,6 @@ class GeneWriter:
 
     def _cell_ids(self, ids: NDArray[np.int64]) -> pa.Array:
         return pa.array(ids, self.job.style.id_type(self.cells.n_cells))
-
-    def write_tables(self) -> None:
-        """Write statistics and colours of the genes, and the mean counts of clusters."""
-        names = pa.array(self.genes.names, pa.string())
-        columns = {key: pa.array(self._statistics[:, k]) for k, key in enumerate(_STATISTICS)}
-        columns |= {"color": pa.array(self.genes.colors, pa.string()), layout.INDEX: names}
-        self.job.write_table(layout.meta_gene_file(self.segmentation), self.job.style.table(columns, index=INDEX))
-        if self.clusters.known:
-            self._write_signatures(names)
-
-    def _write_signatures(self, names: pa.StringArray) -> None:
-        genes = pa.array(signature_genes(self.genes.names))
-        labelled = sorted(zip(self.clusters.labels, self._means.T, strict=True), key=lambda pair: pair[0])
-        means = {label: pa.array(column).take(genes) for label, column in labelled}
-        table = self.job.style.table(means | {layout.INDEX: names.take(genes)}, index=INDEX)
-        self.job.write_table(layout.signatures_file(self.segmentation), table)
 
 
 def gene_room(n_entries: int) -> int:

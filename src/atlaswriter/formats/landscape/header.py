@@ -165,7 +165,7 @@ class Header:
         found = _mapping(entry.get("zoom_info"), f"zoom_info of {channel}")
         levels = {}
         for level, info in found.items():
-            if not level.isdecimal():
+            if not level.isdecimal() or len(level) > 2:
                 raise ReadError("json.shape", _WHERE, f"zoom_info of {channel} has a level {level!a}")
             keys = ("row_group_offset", "num_tiles_x", "num_tiles_y")
             values = _mapping(info, f"zoom_info of {channel}")

@@ -9,6 +9,7 @@ from xml.parsers import expat
 
 import numpy as np
 
+from atlaswriter.errors import listed
 from atlaswriter.findings import ReadError
 from atlaswriter.formats.landscape import layout
 from atlaswriter.formats.landscape.columns import Array, read_table
@@ -18,7 +19,8 @@ from atlaswriter.sources.untrusted import locate, read_bytes
 
 # Names of imagecodecs' functions.
 _DECODERS = {".webp": "webp_decode", ".png": "png_decode", ".jpg": "jpeg_decode", ".jpeg": "jpeg_decode"}
-_LARGEST_SIDE = 1 << 30
+# The largest slide scanners give some 100,000 tiles.
+_MOST_TILES = 1 << 20
 # Bytes before the content that a RIFF file counts.
 _RIFF_HEAD = 8
 
@@ -78,7 +80,7 @@ def read_pyramid(root: Path, channel: str) -> Pyramid:
         width, height, tile_size = (int(found[key]) for key in ("Size.Width", "Size.Height", "Image.TileSize"))
     except (expat.ExpatError, KeyError, ValueError) as error:
         raise ReadError("dzi", name, f"does not tell the size of the image ({error!r})") from None
-    if not (0 < width < _LARGEST_SIDE and 0 < height < _LARGEST_SIDE and 0 < tile_size < _LARGEST_SIDE):
+    if min(width, height, tile_size) < 1 or -(-width // tile_size) * -(-height // tile_size) > _MOST_TILES:
         raise ReadError("dzi", name, f"is of an image of {width} × {height} in tiles of {tile_size}")
     return Pyramid(width, height, tile_size)
 
@@ -97,13 +99,21 @@ def read_tile(root: Path, header: Header, channel: str, level: int, column: int,
     return image_of(read_table(root, path, group), path), path
 
 
+def decoder_of(image_format: str) -> str:
+    """Name of the function of imagecodecs for tiles whose names end so."""
+    found = _DECODERS.get(image_format.lower())
+    if found is None:
+        raise ReadError(
+            "image.format", layout.PARAMETERS, f"image_format {image_format!a} is none of {listed(_DECODERS)}"
+        )
+    return found
+
+
 def decode(content: bytes, image_format: str, where: str) -> Array:
     """uint8 ``(height, width)`` or ``(height, width, channels)`` of an encoded image tile."""
     import imagecodecs
 
-    decoder = _DECODERS.get(image_format.lower())
-    if decoder is None:
-        raise ReadError("image.format", layout.PARAMETERS, f"image_format {image_format!a} is not known")
+    decoder = decoder_of(image_format)
     if decoder == "webp_decode":
         _check_riff(content, where)
     try:

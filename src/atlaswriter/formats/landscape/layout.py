@@ -138,7 +138,6 @@ def parameters(
     tile_size: int,
     image_info: Sequence[dict[str, Any]],
     image_scaling: dict[str, Any] | None,
-    microns_per_pixel: float | None,
     row_groups: dict[str, Any] | None,
     extra: dict[str, Any],
 ) -> dict[str, Any]:
@@ -158,8 +157,6 @@ def parameters(
         ``name``, ``button_name`` and ``color`` of each channel.
     image_scaling
         How values became 8 bit; None without image.
-    microns_per_pixel
-        None where not known.
     row_groups
         ``row_group_files``, ``tile_grid`` and ``image_dimensions``; None for loose tiles.
     extra
@@ -177,8 +174,6 @@ def parameters(
     }
     if image_scaling is not None:
         found["image_scaling"] = image_scaling
-    if microns_per_pixel is not None:
-        found["microns_per_pixel"] = microns_per_pixel
     return found | (row_groups or {}) | extra
 
 

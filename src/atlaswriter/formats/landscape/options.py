@@ -45,6 +45,13 @@ class Options:
         """Edge of a tile in hundredths of a pixel."""
         return 100 * self.tile_size
 
+    def recorded(self) -> dict[str, Any]:
+        """What was chosen of the data set, as the parameters tell it."""
+        chosen: dict[str, Any] = {"min_qv": self.min_qv, "drop_controls": self.drop_controls, "compat": self.compat}
+        chosen["genes"] = None if self.genes is None else list(self.genes)
+        chosen["region"] = None if self.region is None else [float(value) for value in self.region]
+        return chosen
+
     def check(self, problems: Problems) -> None:
         """Add every wrong value to `problems`."""
         for name, most in (("tile_size", _LARGEST_TILE), ("max_row_groups_per_file", 32767)):

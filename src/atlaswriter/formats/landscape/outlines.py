@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from atlaswriter.engine.gather import Gathering, Grouped, Part
 from atlaswriter.errors import InputError, Problem
 from atlaswriter.formats.landscape import layout
+from atlaswriter.formats.landscape.catalogue import Genes
 from atlaswriter.formats.landscape.cells import CellIds
 from atlaswriter.formats.landscape.job import Job
 from atlaswriter.formats.landscape.tiles import key_of
@@ -73,26 +74,37 @@ class OutlineReader:
         Name of the segmentation; None for the first one.
     """
 
+    what = "outlines"
+
     def __init__(
         self, outlines: Outlines, to_px: NDArray[np.float64], cells: CellIds, job: Job, segmentation: str | None
     ) -> None:
-        self._segmentation = segmentation
+        self._segmentation, self._cells = segmentation, cells
         self.tally = Tally(np.zeros(cells.n_cells, np.bool_))
-        self._outlines, self._cells, self._job = outlines, cells, job
+        self._outlines, self._job = outlines, job
         self._to_px = np.ascontiguousarray(to_px[:2]).ravel()
         self._guard = threading.Lock()
 
-    def read(self, room: int) -> Gathering:
+    @property
+    def last(self) -> NDArray[np.int64]:
+        """Largest tile that holds any, in both directions."""
+        return self.tally.last
+
+    def kind(self, genes: Genes) -> OutlineTiles:
+        """How they are written."""
+        del genes
+        return OutlineTiles(self._job, self._cells.n_cells, self._segmentation)
+
+    def read(self, room: int) -> None:
         """Read everything; what does not fit in `room` bytes, which the caller has drawn, goes to temporary files."""
         folder = layout.outlines_dir(self._segmentation)
-        gathering = Gathering(_DTYPES, room, lambda: self._job.sink.scratch() / folder)
+        gathering = self.gathering = Gathering(_DTYPES, room, lambda: self._job.sink.scratch() / folder)
         team = self._job.team
         for number, batch in enumerate(self._outlines.batches()):
             memory = _VERTEX_BYTES * batch.x.size
             team.submit(self._add, number, batch, gathering, memory=memory, what="reading outlines")
         team.wait()
         gathering.finish()
-        return gathering
 
     def _add(self, number: int, batch: Rings, gathering: Gathering) -> None:
         n_rings = batch.offsets.size - 1

@@ -46,7 +46,7 @@ class Style:
     @property
     def real_dtype(self) -> np.dtype:
         """Of coordinates, for NumPy."""
-        return np.dtype(self.real.to_pandas_dtype())
+        return np.dtype("f8" if self.real == pa.float64() else "f4")
 
     def id_type(self, count: int) -> pa.DataType:
         """The type of numbers below `count`."""
@@ -107,7 +107,7 @@ class Style:
 
 def _leaf(field: pa.Field) -> str:
     """Path of a column's values, as Parquet writes it."""
-    path, kind = field.name, field.type
+    path, kind = str(field.name), field.type
     while pa.types.is_list(kind):
         path, kind = f"{path}.list.element", kind.value_type
     return path

@@ -299,7 +299,7 @@ class Landscape:
             ("genes", f"{self.n_genes:,}"),
             ("channels", _listed(self.channels)),
             ("segmentation", self.segmentation or layout.DEFAULT_SEGMENTATION),
-            ("other segmentations", ", ".join(self.segmentations) or "none"),
+            ("segmentations", ", ".join([layout.DEFAULT_SEGMENTATION, *self.segmentations])),
             ("tiles", f"{self.tile_size} px, {'row groups' if self.row_groups else 'loose files'}"),
         ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -84,7 +84,7 @@ class Chunk:
 
 
 class ChunkSeries:
-    """Row groups in order, from several threads, into files of a fixed number of them; a context.
+    """Numbered tables in order, from several threads, into files of a fixed number of row groups; a context.
 
     Parameters
     ----------
@@ -99,12 +99,15 @@ class ChunkSeries:
     ----------
     files
         Names of the files.
+    groups
+        Row group of each number that was written.
     """
 
     def __init__(
         self, sink: FolderSink, directory: str, each: int, schema: pa.Schema, options: Mapping[str, Any]
     ) -> None:
         self.files: list[str] = []
+        self.groups: dict[int, int] = {}
         self._sink, self._directory, self._each, self._schema, self._options = sink, directory, each, schema, options
         self._next = 0
         self._turn = threading.Condition()
@@ -125,8 +128,8 @@ class ChunkSeries:
         if chunk is not None:
             chunk.__exit__(*error)
 
-    def add(self, number: int, tables: list[pa.Table]) -> None:
-        """Write row groups `number` and following; waits until those before them are written.
+    def add(self, number: int, tables: Sequence[pa.Table | None]) -> None:
+        """Write tables `number` and following, None for none; waits until those before them are written.
 
         Whoever adds must see to it that lower numbers are under way in other threads, or done.
         """
@@ -134,7 +137,9 @@ class ChunkSeries:
             self._turn.wait_for(lambda: self._next == number or self._failed)
             try:
                 for table in tables if not self._failed else ():
-                    self._write(table)
+                    if table is not None:
+                        self._write(table)
+                    self._next += 1
             except BaseException:
                 self._failed = True
                 raise
@@ -148,11 +153,11 @@ class ChunkSeries:
             self._turn.notify_all()
 
     def _write(self, table: pa.Table) -> None:
-        if self._next % self._each == 0:
+        if len(self.groups) % self._each == 0:
             self._close(None, None, None)
             self.files.append(layout.chunk_name(len(self.files)))
             path = f"{self._directory}/{self.files[-1]}"
             self._chunk = Chunk(self._sink, path, self._schema, self._options).__enter__()
         assert self._chunk is not None  # noqa: S101 - opened with the first one
         self._chunk.add(table)
-        self._next += 1
+        self.groups[self._next] = len(self.groups)

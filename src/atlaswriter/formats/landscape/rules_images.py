@@ -29,7 +29,7 @@ def survey_images(survey: Survey) -> None:
     channels = survey.attempt(lambda: header.channels)
     if not header.has_image:
         return
-    if channels is None or survey.attempt(lambda: header.image_format) is None:
+    if channels is None or survey.attempt(lambda: imageread.decoder_of(header.image_format)) is None:
         survey.declared.update(path for path in survey.files if path.startswith(f"{layout.IMAGES_DIR}/"))
         return
     if not channels:

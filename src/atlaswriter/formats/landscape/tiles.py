@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from atlaswriter.engine.gather import Gathering, Grouped
 from atlaswriter.formats.landscape import layout
+from atlaswriter.formats.landscape.catalogue import Genes
 from atlaswriter.formats.landscape.job import Job
 from atlaswriter.formats.landscape.rowgroups import Chunk
+from atlaswriter.sources.spatial import Plane
 
 # Bytes of records that one thread turns into tiles at a time.
 _PIECE_BYTES = 8 << 20
@@ -40,6 +43,15 @@ class Grid:
     n_x: int
     n_y: int
 
+    @classmethod
+    def covering(cls, planes: Sequence[Plane], sources: Sequence[Source], tile_size: int) -> Grid:
+        """The smallest grid for all of these."""
+        n_x, n_y = (int(max([0, *(source.last[axis] for source in sources)])) + 1 for axis in (0, 1))
+        for plane in planes:
+            height, width = plane.pixels.shape[:2]
+            n_x, n_y = max(n_x, -(-width // tile_size)), max(n_y, -(-height // tile_size))
+        return cls(n_x, n_y)
+
     def parameters(self, tile_size: int) -> dict[str, Any]:
         """As the front-end wants to know it."""
         return {
@@ -51,6 +63,28 @@ class Grid:
             "y_min": 0,
             "y_max": self.n_y * tile_size,
         }
+
+
+class Source(Protocol):
+    """Records of one kind, grouped by tile.
+
+    Attributes
+    ----------
+    what
+        ``"transcripts"`` or ``"outlines"``.
+    gathering
+        The records.
+    """
+
+    what: str
+    gathering: Gathering
+
+    @property
+    def last(self) -> NDArray[np.int64]:
+        """Largest tile that holds any, in both directions, int64 (2,)."""
+
+    def kind(self, genes: Genes) -> Kind:
+        """How they are written."""
 
 
 class Kind(Protocol):
@@ -78,7 +112,7 @@ class TileWriter:
     ----------
     n_tiles
         Tiles that are not empty.
-    lost
+    negative
         Records of tiles left of or above the image, which row-group mode cannot hold.
     files
         Names of the files of row-group mode, in their folder.
@@ -88,13 +122,15 @@ class TileWriter:
     kind: Kind
     gathering: Gathering
     n_tiles: int = 0
-    lost: int = 0
+    negative: int = 0
     files: list[str] = field(default_factory=list)
 
     def write(self, grid: Grid) -> None:
         """Write all tiles; waits for them."""
         self.job.sink.make_dir(self.kind.directory)
-        self.n_tiles = self.gathering.keys.size
+        keys = self.gathering.keys
+        self.n_tiles = keys.size
+        self.negative = int(self.gathering.sizes(0)[(keys < key_of(0, 0)) | ((keys & _MASK) < _BIAS)].sum())
         work = self._chunks(grid) if self.job.options.row_groups else self._loose()
         for future in list(work):
             future.result()
@@ -120,8 +156,6 @@ class TileWriter:
         each = self.job.options.max_row_groups_per_file
         n_groups = grid.n_x * grid.n_y
         keys = self.gathering.keys
-        outside = (keys < key_of(0, 0)) | ((keys & _MASK) < _BIAS)
-        self.lost = int(self.gathering.sizes(0)[outside].sum())
         for number, first in enumerate(range(0, n_groups, each)):
             last = min(first + each, n_groups)
             ends = [key_of(*divmod(index, grid.n_y)) for index in (first, last)]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from atlaswriter.engine.gather import Gathering, Grouped, Part
 from atlaswriter.errors import InputError, Problem
 from atlaswriter.formats.landscape import layout
-from atlaswriter.formats.landscape.catalogue import Catalogue
+from atlaswriter.formats.landscape.catalogue import Catalogue, Genes
 from atlaswriter.formats.landscape.job import Job
 from atlaswriter.formats.landscape.tiles import key_of
 from atlaswriter.kernels import bins
@@ -68,6 +68,10 @@ class TranscriptReader:
         The export.
     """
 
+    what = "transcripts"
+    # Bytes of a transcript while it is held, mostly.
+    RECORD_BYTES = 6
+
     def __init__(
         self, transcripts: Transcripts, to_px: NDArray[np.float64], size_px: tuple[int, int] | None,
         catalogue: Catalogue, job: Job,
@@ -84,9 +88,9 @@ class TranscriptReader:
             self._columns.append(transcripts.quality)
 
     @property
-    def record_bytes(self) -> int:
-        """Bytes that a transcript takes while it is held."""
-        return sum(dtype.itemsize for dtype in self._dtypes)
+    def last(self) -> NDArray[np.int64]:
+        """Largest tile that holds any, in both directions."""
+        return self.tally.last
 
     @staticmethod
     def thread_room_of(transcripts: Transcripts) -> int:
@@ -94,9 +98,14 @@ class TranscriptReader:
         names = (transcripts.gene, transcripts.x, transcripts.y, transcripts.quality)
         return transcripts.table.room([name for name in names if name]) + _ROW_BYTES * 2 * _PART_ROWS
 
-    def read(self, room: int) -> Gathering:
+    def kind(self, genes: Genes) -> TranscriptTiles:
+        """How they are written."""
+        return TranscriptTiles(self._job, genes.ids)
+
+    def read(self, room: int) -> None:
         """Read everything; what does not fit in `room` bytes, which the caller has drawn, goes to temporary files."""
-        gathering = Gathering(self._dtypes, room, lambda: self._job.sink.scratch() / "transcripts")
+        folder = layout.transcripts_dir()
+        gathering = self.gathering = Gathering(self._dtypes, room, lambda: self._job.sink.scratch() / folder)
         table, team = self._transcripts.table, self._job.team
         memory = self.thread_room_of(self._transcripts)
         work = [
@@ -107,7 +116,6 @@ class TranscriptReader:
             future.result()
             team.raise_if_failed()
         gathering.finish()
-        return gathering
 
     def _read_part(self, part: int, gathering: Gathering) -> None:
         for number, columns in enumerate(self._blocks(part)):
@@ -121,7 +129,7 @@ class TranscriptReader:
         n_held = 0
         for batch in self._transcripts.table.batches(part, self._columns):
             located = self._located(batch)
-            self._job.progress.add(self.record_bytes * batch.num_rows)
+            self._job.progress.add(self.RECORD_BYTES * batch.num_rows)
             if n_held and n_held + located[0].size > 2 * _PART_ROWS:
                 yield _joined(held)
                 held, n_held = [], 0

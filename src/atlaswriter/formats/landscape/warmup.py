@@ -9,7 +9,7 @@ import numpy as np
 from atlaswriter.engine.warmup import Wanted, csr_kernels
 from atlaswriter.formats.landscape.model import Export
 from atlaswriter.kernels import bins, csr, rings, shuffle
-from atlaswriter.sources.base import Compressed, is_dense
+from atlaswriter.sources.base import Compressed, is_sparse
 
 
 def typical_kernels() -> Iterator[Wanted]:
@@ -26,12 +26,10 @@ def wanted_kernels(prepared: Export) -> Iterator[Wanted]:
     for real in ("f4", "f8"):
         yield from _position_kernels(real, local, "u2" if prepared.catalogue.short else "u4", "f4")
     for part in prepared.segmented:
-        if part.counts is None or is_dense(part.counts.matrix):
-            continue
-        matrix = part.counts.matrix
+        matrix = None if part.counts is None else part.counts.matrix
         if isinstance(matrix, Compressed) and matrix.axis == 1:
             yield csr.in_order, "(u4[::1], i8[::1])"
-        else:
+        elif matrix is not None and is_sparse(matrix):
             yield from csr_kernels(matrix)
 
 

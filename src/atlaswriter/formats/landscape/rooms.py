@@ -1,0 +1,102 @@
+"""Memory that each part of an export takes, and what progress counts: what is drawn, and refused early."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from atlaswriter.engine import strategy
+from atlaswriter.engine.run import Team
+from atlaswriter.formats.landscape.genes import encoding_room
+from atlaswriter.formats.landscape.model import Export
+from atlaswriter.formats.landscape.pyramid import pyramid_room
+from atlaswriter.formats.landscape.transcripts import TranscriptReader
+from atlaswriter.sources.base import matrix_bytes, n_bytes
+from atlaswriter.units import usable_cpus
+
+# What a thread keeps: tables and pages of the tile it writes, and what the libraries hold on to.
+WORKER_BYTES = 24 << 20
+# For writing tiles while the records of all others are held; more where a tile is larger.
+_WRITING_BYTES = 48 << 20
+# Positions may be so far outside of image and cells, pixels, before float32 would have to be given up for them.
+_MARGIN = 1000
+
+
+def workers(prepared: Export) -> int:
+    """Threads for which there is room, at most those wanted.
+
+    Raises
+    ------
+    BudgetError
+        There is room for none; the message says what would do.
+    """
+    wanted = prepared.resources.workers or usable_cpus()
+    fitting = [count for count in range(wanted, 0, -1) if least(prepared, count) <= prepared.budget.free]
+    if not fitting:
+        prepared.budget.require(least(prepared, 1), "this export")
+    return fitting[0]
+
+
+def least(prepared: Export, n_workers: int) -> int:
+    """Bytes with which so many threads can do everything."""
+    parts = [n_workers * _busy(prepared)]
+    for part in prepared.segmented:
+        if part.counts is not None:
+            encoding = n_workers * encoding_room(part.counts)
+            chosen = prepared.resources.strategy
+            room = strategy.least_room(part.counts.matrix, part.columns.size, n_workers, chosen, encoding)
+            parts.append(room)
+    parts += [pyramid_room(plane) for plane in prepared.spatial.planes]
+    return n_workers * WORKER_BYTES + max(parts)
+
+
+def _busy(prepared: Export) -> int:
+    """Bytes that one thread takes while it reads or writes transcripts and outlines."""
+    transcripts = prepared.spatial.transcripts
+    found = [_WRITING_BYTES]
+    found += [] if transcripts is None else [TranscriptReader.thread_room_of(transcripts)]
+    found += [part.outlines.room for part in prepared.segmented if part.outlines is not None]
+    return max(found)
+
+
+@contextmanager
+def records(prepared: Export, team: Team) -> Iterator[int]:
+    """Bytes for records that wait for their tile in memory, drawn while the context lasts."""
+    chosen = prepared.resources.strategy
+    room = 0 if chosen == strategy.SPILL else team.budget.free - team.workers * _busy(prepared)
+    team.budget.take(room, "transcripts and outlines")
+    try:
+        yield room
+    finally:
+        team.budget.give_back(room)
+
+
+def extent(prepared: Export) -> float:
+    """How far from the origin positions may be, pixels."""
+    sizes = [size for plane in prepared.spatial.planes for size in plane.pixels.shape[:2]]
+    furthest = [float(np.abs(part.cells.xy).max(initial=0)) for part in prepared.segmented]
+    return max([*sizes, *furthest]) + _MARGIN
+
+
+def progress_bytes(prepared: Export) -> int:
+    """What progress counts up to, about."""
+    total = sum(n_bytes(plane.pixels) for plane in prepared.spatial.planes)
+    transcripts = prepared.spatial.transcripts
+    if transcripts is not None:
+        total += 2 * TranscriptReader.RECORD_BYTES * (transcripts.table.n_rows or 0)
+    for part in prepared.segmented:
+        total += 0 if part.counts is None else strategy.reading_bytes(part.counts.matrix)
+        total += 0 if part.outlines is None else 2 * part.outlines.n_bytes
+    return total
+
+
+def input_bytes(prepared: Export) -> int:
+    """Bytes of the files and arrays that are gone through."""
+    total = sum(n_bytes(plane.pixels) for plane in prepared.spatial.planes)
+    total += 0 if prepared.spatial.transcripts is None else prepared.spatial.transcripts.table.n_bytes
+    for part in prepared.segmented:
+        total += 0 if part.counts is None else matrix_bytes(part.counts.matrix)
+        total += 0 if part.outlines is None else part.outlines.n_bytes
+    return total
