@@ -127,6 +127,14 @@ def transcripts_of(cost: dict[str, Any]) -> dict[str, float]:
     return {key: stage[key] for key in _TIMES}
 
 
+def shown(name: str, cost: dict[str, Any]) -> dict[str, Any]:
+    """Print what a process cost; it must have succeeded."""
+    if cost["exit_code"]:
+        raise SystemExit(f"{name}:\n{cost['error']}")
+    print(line(name, cost), flush=True)
+    return cost
+
+
 def medians(runs: list[dict[str, float]]) -> dict[str, float]:
     """Median times."""
     return {key: statistics.median(run[key] for run in runs) for key in _TIMES}
@@ -136,17 +144,13 @@ def compare(bundle: Path, folder: Path, options: argparse.Namespace) -> dict[str
     """Run both programs on one bundle, in turns."""
     out, mode = folder / "landscape", ["--row-groups"] if options.row_groups else []
     how = [*mode, "-j", options.workers]
-    ours(bundle, out, *how)
+    shown("first", ours(bundle, out, *how))
     costs: dict[str, list[dict[str, Any]]] = {name: [] for name in _NAMES}
     stage: dict[str, list[dict[str, float]]] = {name: [] for name in _NAMES}
     for _ in range(options.repetitions):
-        costs["atlaswriter"].append(ours(bundle, out, *how))
-        print(line("atlaswriter", costs["atlaswriter"][-1]), flush=True)
-        costs["celldega"].append(theirs(options.reference_python, bundle, out, *mode))
-        print(line("celldega", costs["celldega"][-1]), flush=True)
-        if any(found[-1]["exit_code"] for found in costs.values()):
-            raise SystemExit("\n".join(found[-1].get("error", "") for found in costs.values()))
+        costs["atlaswriter"].append(shown("atlaswriter", ours(bundle, out, *how)))
         stage["atlaswriter"].append(ours_transcripts(bundle, out, *how))
+        costs["celldega"].append(shown("celldega", theirs(options.reference_python, bundle, out, *mode)))
         stage["celldega"].append(transcripts_of(costs["celldega"][-1]))
     result: dict[str, Any] = {name: median(found) for name, found in costs.items()}
     first, second = (result[name] for name in _NAMES)

@@ -8,10 +8,16 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 import tifffile
+import zarr
 from scipy import sparse
 
 from atlaswriter.errors import InputError
+from atlaswriter.sources.annotated import stored_texts
 from atlaswriter.sources.generic import open_generic
+from atlaswriter.sources.tree import Node
+
+# anndata announces its next default formats.
+pytestmark = pytest.mark.filterwarnings("ignore:zarr v3 autosharding", "ignore:Writing zarr v2")
 
 CELLS = ["c1", "c2", "c3"]
 
@@ -76,6 +82,26 @@ def test_names_may_be_categorical_or_nullable(tmp_path):
     adata.obs.index = pd.CategoricalIndex(["x", "y", "z"])
     adata.write_h5ad(path)
     assert open_generic(path).segmentation.cells.names.to_pylist() == ["x", "y", "z"]
+
+
+def test_stored_names_of_every_kind():
+    root = zarr.open_group({}, mode="w")
+    root["numbers"] = np.array([2**62 + 1, 3])
+    root["codes"], root["categories"] = np.array([1, 0, 1], np.int8), np.array([5, 6])
+    root["values"], root["mask"] = np.array([7, 8]), np.array([False, False])
+    assert stored_texts(Node(root["numbers"], "here"), "names").to_pylist() == [str(2**62 + 1), "3"]
+    assert stored_texts(Node(root, "here"), "names").to_pylist() == ["6", "5", "6"]
+    del root["codes"]
+    assert stored_texts(Node(root, "here"), "names").to_pylist() == ["7", "8"]
+    root["mask"][0] = True
+    with pytest.raises(InputError, match="names: has missing values"):
+        stored_texts(Node(root, "here"), "names")
+    root["codes"] = np.array([0, -1], np.int8)
+    with pytest.raises(InputError, match="has missing values, or is damaged"):
+        stored_texts(Node(root, "here"), "names")
+    root["floats"] = np.array([0.5])
+    with pytest.raises(InputError, match="neither text nor integers"):
+        stored_texts(Node(root["floats"], "here"), "names")
 
 
 @pytest.mark.parametrize(

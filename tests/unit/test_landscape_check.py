@@ -194,6 +194,13 @@ def twice(found: pa.Table) -> pa.Table:
     return pa.concat_tables([found, found.slice(0, 1)])
 
 
+def recorded(root: Path) -> None:
+    """What atlaswriter notes for `check`."""
+    rows = {"transcripts": made.transcripts()[0].size, "cell_segmentation": len(made.CELLS)}
+    put("atlaswriter", to={"rows": rows})(root)
+    assert not check(root).findings
+
+
 # rule, severity, variant, how it is broken
 CASES: list[tuple[str, str, str, Break]] = [
     # files
@@ -203,13 +210,10 @@ CASES: list[tuple[str, str, str, Break]] = [
     ("file.missing", "error", "loose", remove(CLUSTERS)),
     ("file.missing", "error", "loose", remove(LABELS)),
     ("file.missing", "error", "loose", remove("pyramid_images/dapi.dzi")),
-    ("file.missing", "error", "loose", remove("transcript_tiles")),
-    ("file.missing", "error", "loose", remove("cell_segmentation")),
     ("file.missing", "error", "groups", remove("transcripts/chunk_1.parquet")),
     ("file.missing", "error", "groups", remove("cbg/chunk_0.parquet")),
     ("file.missing", "error", "groups", remove("pyramid_images/bound/chunk_1.parquet")),
     ("file.missing", "error", "second", remove("cell_metadata_proseg.parquet")),
-    ("file.missing", "error", "second", remove("cell_segmentation_proseg")),
     ("file.missing", "error", "loose", each(remove(CELLS), lambda root: (root / CELLS).mkdir())),
     ("file.path", "error", "loose", link_out),
     ("file.path", "error", "loose", put("image_info", 0, "name", to="../../etc")),
@@ -312,6 +316,14 @@ CASES: list[tuple[str, str, str, Break]] = [
     ("transcripts.tile", "error", "loose", column(TRX, "geometry", first([np.nan, 1.0]))),
     ("transcripts.tile", "error", "loose", move(TRX, "transcript_tiles/transcripts_tile_3_0.parquet")),
     ("transcripts.tile", "error", "loose", put("tile_size", to=500)),
+    ("tiles.none", "warning", "loose", remove("transcript_tiles")),
+    ("tiles.none", "warning", "loose", remove("cell_segmentation")),
+    ("tiles.none", "warning", "second", remove("cell_segmentation_proseg")),
+    ("tiles.rows", "error", "loose", each(recorded, remove(TRX))),
+    ("tiles.rows", "error", "loose", each(recorded, remove("transcript_tiles"))),
+    ("tiles.rows", "error", "loose", each(recorded, remove(CELL))),
+    ("tiles.rows", "error", "groups", put("atlaswriter", to={"rows": {"transcripts": 3}})),
+    ("json.shape", "error", "loose", put("atlaswriter", to={"rows": {"transcripts": "3"}})),
     ("tiles.empty", "warning", "loose", table(TRX, lambda found: found.slice(0, 0))),
     # outlines
     ("outlines.cell", "error", "loose", column(CELL, "name", first(8))),
@@ -331,7 +343,7 @@ CASES: list[tuple[str, str, str, Break]] = [
     ("dzi", "error", "loose", rewrite("pyramid_images/dapi.dzi", lambda raw: raw.replace(b"600", b"0"))),
     ("dzi", "error", "loose", rewrite("pyramid_images/dapi.dzi", lambda raw: raw.replace(b"00", b"0" * 12))),
     ("dzi", "error", "loose", new("pyramid_images/dapi.dzi", b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>')),
-    ("images.none", "error", "loose", put("image_info", to=[])),
+    ("images.none", "warning", "loose", put("image_info", to=[])),
     ("images.unique", "error", "loose", put("image_info", 1, "button_name", to="DAPI")),
     ("images.unique", "error", "loose", put("image_info", 1, "name", to="dapi")),
     ("images.size", "error", "loose", rewrite("pyramid_images/bound.dzi", lambda raw: raw.replace(b"300", b"299"))),
@@ -426,11 +438,14 @@ def test_every_rule_is_tested() -> None:
     assert len(stated) > 60
 
 
-def test_other_technologies_need_no_image(copy) -> None:
+def test_cells_alone_can_be_shown(copy) -> None:
     root = copy("loose")
     for name in ("transcript_tiles", "cell_segmentation", "pyramid_images", TRANSFORM):
         remove(name)(root)
     assert not check(root).ok
+    put("image_info", to=[])(root)
+    assert {finding.rule for finding in check(root).findings} == {"tiles.none", "images.none", "transform.none"}
+    assert check(root).ok
     each(put("technology", to="Chromium"), put("image_info", to=[]), put("max_pyramid_zoom", to=None))(root)
     assert not check(root).findings
 

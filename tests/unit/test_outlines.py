@@ -1,6 +1,9 @@
 """Outlines of cells: rows of vertices in tables, and the arrays of Xenium's Zarr stores."""
 
 import itertools
+import json
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.bundles import _write_zarr as write_zarr
 
 from atlaswriter.errors import InputError
 from atlaswriter.sources import outlines, tables
@@ -30,6 +32,21 @@ def rings_of(source):
             part = slice(batch.offsets[k], batch.offsets[k + 1])
             found.append((name, list(zip(batch.x[part].tolist(), batch.y[part].tolist(), strict=True))))
     return found
+
+
+def write_zarr(path, arrays, attributes=None):
+    """Arrays of Zarr 2, one chunk each, in a zip file, with the attributes of groups and arrays."""
+    groups = {str(parent) for name in arrays for parent in Path(name).parents}
+    plain = {"compressor": None, "filters": None, "fill_value": 0, "order": "C", "zarr_format": 2}
+    with zipfile.ZipFile(path, "w") as file:
+        for group in groups:
+            file.writestr(f"{group}/.zgroup".removeprefix("./"), '{"zarr_format": 2}')
+        for name, content in (attributes or {}).items():
+            file.writestr(f"{name}/.zattrs", json.dumps(content))
+        for name, array in arrays.items():
+            described = plain | {"shape": array.shape, "chunks": array.shape, "dtype": array.dtype.str}
+            file.writestr(f"{name}/.zarray", json.dumps(described))
+            file.writestr(f"{name}/{'.'.join('0' * array.ndim)}", array.tobytes())
 
 
 def vertex_table(path, cells, row_group=1000, name_type=None):

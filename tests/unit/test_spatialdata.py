@@ -14,7 +14,10 @@ from scipy import sparse
 
 from atlaswriter.errors import InputError
 from atlaswriter.sources.ngff import to_system
-from atlaswriter.sources.spatialdata import open_spatialdata
+from atlaswriter.sources.spatialdata import is_spatialdata, open_spatialdata
+
+# anndata announces its next default formats.
+pytestmark = pytest.mark.filterwarnings("ignore:zarr v3 autosharding", "ignore:Writing zarr v2")
 
 NAMES = ["c1", "c2", "c3"]
 IDENTITY = {"type": "identity"}
@@ -138,6 +141,14 @@ def test_a_store(store):
     assert found.planes[1].pixels[4:6, 3:8].tolist() == np.arange(96).reshape(2, 6, 8)[1, 4:, 3:].tolist()
     assert (found.technology, found.warnings) == ("Xenium", [])
     found.close()
+
+
+def test_a_store_is_known_by_its_elements(store):
+    assert not is_spatialdata(store.path)
+    store.table()
+    assert is_spatialdata(store.path)
+    assert not is_spatialdata(store.path / "tables" / "table")
+    assert not is_spatialdata(store.path.parent)
 
 
 def test_elements_meet_in_the_coordinate_system(new):

@@ -145,10 +145,15 @@ def test_a_dictionary_that_holds_nothing_among_its_values():
 
 def test_what_looks_like_numbers_in_text(tmp_path):
     path = tmp_path / "a.csv"
-    path.write_text("id,long,ratio,code\n1,123456789012345678901234567890123456789,0.5,007\n2,5,,8\n")
+    path.write_text(
+        "id,long,ratio,code,entity,negative\n1,123456789012345678901234567890123456789,0.5,007,3110883424764611924,0\n"
+        "2,5,,8,5,-9223372036854775808\n"
+    )
     table = open_table(path, text=["code"])
     assert read_all(table, ["long"])[0].to_pylist() == ["123456789012345678901234567890123456789", "5"]
     assert read_all(table, ["code"])[0].to_pylist() == ["007", "8"]
+    assert read_all(table, ["entity"])[0].to_pylist() == ["3110883424764611924", "5"]
+    assert read_all(table, ["negative"])[0].to_pylist() == ["0", "-9223372036854775808"]
     assert texts(read_all(table, ["id"])[0]).to_pylist() == ["1", "2"]
     with pytest.raises(ValueError, match="exact"):
         texts(pa.array([1e17]))
@@ -202,6 +207,10 @@ def test_text_where_numbers_are_needed(tmp_path):
     column = read_all(open_table(tmp_path / "a"), ["gene"])[0]
     with pytest.raises(InputError, match="here: column 'gene' holds text, not numbers"):
         numbers(column, "gene", "here")
+
+
+def test_long_integers_as_positions():
+    assert numbers(pa.array([2**60 + 1, 3]), "x", "here").tolist() == [2.0**60, 3.0]
 
 
 def test_text_behind_numbers_is_refused(tmp_path, monkeypatch):

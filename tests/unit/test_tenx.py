@@ -5,6 +5,7 @@ import io
 import json
 import tarfile
 import zipfile
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -12,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
-from tests.bundles import _write_zarr as write_zarr
 from tests.bundles import make_bundle
+from tests.unit.test_outlines import write_zarr
 
 from atlaswriter.errors import InputError
 from atlaswriter.sources import csvtable, tenx, zarrzip
-from atlaswriter.sources.lazy import load
+from atlaswriter.sources.lazy import check_inside, load
 from atlaswriter.sources.tenx import open_counts
 from atlaswriter.sources.zarrzip import ZarrZip
 
@@ -34,7 +35,9 @@ FORMS = {
 def dense(counts):
     matrix = counts.matrix
     kind = (sparse.csr_array, sparse.csc_array)[matrix.axis]
-    return kind((load(matrix.data), load(matrix.indices), load(matrix.indptr)), shape=matrix.shape).toarray()
+    indices = load(matrix.indices)
+    check_inside(indices, matrix)
+    return kind((load(matrix.data), indices, load(matrix.indptr)), shape=matrix.shape).toarray()
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -166,16 +169,11 @@ def test_barcodes_that_occur_twice(tmp_path, form, monkeypatch):
     make_bundle(tmp_path / "a", layout="none", n_cells=5, **options)
     path = tmp_path / "a" / name
     counts, close = open_counts(path)
-    monkeypatch.setattr(tenx, f"_{ {'tar': 'mex'}.get(form, form) }_counts", lambda *_: replaced(counts))
+    twice = replace(counts, cells=counts.cells.take([0, 1, 2, 3, 3]))
+    monkeypatch.setattr(tenx, "_counts", lambda *_: twice)
     with pytest.raises(InputError, match=r"here: 1 of 5 barcodes occur more than once"):
         open_counts(path, "here")
     close()
-
-
-def replaced(counts):
-    from dataclasses import replace
-
-    return replace(counts, cells=counts.cells.take([0, 1, 2, 3, 3]))
 
 
 @pytest.mark.parametrize("form", ["h5", "zarr", "tar"])
@@ -208,7 +206,7 @@ def test_other_files(tmp_path):
     ("change", "said"),
     [
         (lambda file: file["matrix/shape"].write_direct(np.array([9, 9], np.int32)), "9 × 9"),
-        (lambda file: file["matrix/indptr"].write_direct(file["matrix/indptr"][::-1].copy()), "indptr"),
+        (lambda file: file["matrix/indptr"].write_direct(file["matrix/indptr"][:][::-1].copy()), "indptr"),
         (lambda file: file.pop("matrix/features/feature_type"), "feature_type"),
         (lambda file: file.move("matrix/data", "matrix/other"), "matrix/data"),
     ],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from atlaswriter.errors import InputError, Problem
+from atlaswriter.sources.base import Array
 from atlaswriter.sources.packed import tar_files
 from atlaswriter.sources.spatial import Clusters
 from atlaswriter.sources.tables import open_table, read_all, reading
@@ -98,17 +98,22 @@ class Clusterings:
                 return None
             place = groupings.index(name)
             indices, starts = (
-                store.array(f"cell_groups/{place}/{part}", None).read() for part in ("indices", "indptr")
+                store.array(f"cell_groups/{place}/{part}", None).read().astype(np.int64)
+                for part in ("indices", "indptr")
             )
-        # Some programs leave out where the last cluster ends.
-        ends = np.append(starts, indices.size)[1 : len(labels[place]) + 1].astype(np.int64)
-        return self._by_number(indices, np.diff(ends, prepend=0), [_short(label) for label in labels[place]])
+        if not isinstance(labels[place], list):
+            raise _damaged("it does not name its clusters")
+        return self._by_number(indices, starts, [_short(label) for label in labels[place]])
 
-    def _by_number(self, indices: Any, sizes: Any, labels: list[str]) -> Clusters:
+    def _by_number(self, indices: Array, starts: Array, labels: list[str]) -> Clusters:
         cells = self._cells()
-        if sizes.size != len(labels) or np.any(sizes < 0) or sizes.sum() != indices.size:
+        if starts.size == len(labels):
+            # Some programs leave out where the last cluster ends.
+            starts = np.append(starts, indices.size)
+        sizes = np.diff(starts)
+        if sizes.size != len(labels) or starts[0] != 0 or np.any(sizes < 0) or starts[-1] != indices.size:
             raise _damaged("sizes of clusters do not fit the cells")
-        if indices.size and int(indices.max()) >= len(cells):
+        if indices.size and not 0 <= indices.min() <= indices.max() < len(cells):
             raise _damaged(f"it has a cell {indices.max()} of {len(cells)}")
         codes = np.repeat(np.arange(len(labels)), sizes)
         named = pa.array(labels, pa.string()).take(pa.array(codes))

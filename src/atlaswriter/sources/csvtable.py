@@ -16,8 +16,9 @@ from atlaswriter.errors import InputError, Problem
 from atlaswriter.sources.packed import open_gzip
 from atlaswriter.sources.tables import INEXACT, TEXT, check_columns, first_bytes, reading, settled
 
-# Bytes parsed at once, those of a part, and those of the longest line.
-_BLOCK_BYTES, _PART_BYTES, _LONGEST_LINE = 4 << 20, 32 << 20, 1 << 20
+# Bytes parsed at once (1 to 4 MiB are about as fast; batches should not be too short), those of a part, and those of
+# the longest line.
+_BLOCK_BYTES, _PART_BYTES, _LONGEST_LINE = 2 << 20, 32 << 20, 1 << 20
 
 
 class CsvTable:
@@ -175,5 +176,5 @@ def _are_numbers(column: pa.ChunkedArray) -> bool:
         return True
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         return False
-    largest = pc.max(pc.abs(pc.cast(column, pa.float64()))).as_py()
+    largest = pc.max(pc.abs(pc.cast(column, pa.float64(), safe=False))).as_py()
     return largest is None or not largest >= INEXACT

@@ -69,13 +69,13 @@ def open_planes(
     if isinstance(source, np.ndarray):
         found = array_planes(as_native(source), "array", only, warn)
     elif isinstance(source, str | os.PathLike):
-        found = _opened(Path(source), only, warn)[0]
+        found = [replace(plane, source=Path(source).name) for plane in _opened(Path(source), only, warn)[0]]
     else:
         found, seen = [], set[Path]()
         for path in map(Path, source):
             if path not in seen:
                 planes, files = _opened(path, None, warn)
-                found += planes
+                found += [replace(plane, source=path.name) for plane in planes]
                 seen |= files
         found = found if only is None else [found[number] for number in checked(only, len(found), "images")]
     _refuse_sizes(found)

@@ -211,12 +211,15 @@ class Plane:
         at a time, those of `grain` together.
     suggested_max
         The instrument's suggestion for the value shown brightest; None where it makes none.
+    source
+        Name of the file it was asked of; empty where it is none.
     """
 
     key: str
     label: str
     pixels: AnyArray
     suggested_max: float | None = None
+    source: str = ""
 
 
 def _nothing() -> None:

@@ -74,6 +74,14 @@ class _Store:
             return to_system(holder.get("coordinateTransformations"), axes, self.system, where)
 
 
+def is_spatialdata(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder looks like a SpatialData store: a Zarr group that holds elements and is no AnnData."""
+    root = Path(path)
+    is_group = any((root / name).is_file() for name in ("zarr.json", ".zgroup"))
+    holds = any((root / kind).is_dir() for kind in ("tables", "table", "points", "shapes", "images"))
+    return is_group and holds and not (root / "obs").exists()
+
+
 def open_spatialdata(
     path: str | os.PathLike[str],
     *,
@@ -177,11 +185,10 @@ class _Opened:
         return (str(regions[0]) if regions else None), (instance if isinstance(instance, str) else None)
 
     def _annotated(self, folder: Path, workers: int | None) -> Annotated:
-        found = open_annotated(folder, workers=workers)
         if self._instance is None:
-            return found
+            return open_annotated(folder, workers=workers)
         names = stored_texts(self._table.child("obs").child(self._instance), f"obs['{self._instance}']")
-        return replace(found, names=names)
+        return replace(open_annotated(folder, workers=workers), names=names)
 
     def _is_circles(self, name: str | None) -> bool:
         return name in self._store.names("shapes") and "radius" in self._geometries(str(name)).columns
@@ -237,7 +244,7 @@ class _Opened:
         if self.shapes is None:
             return None
         outlines, matrix = self._geometries(self.shapes), self._to_base("shapes", self.shapes)
-        return outlines if np.allclose(matrix, np.eye(3)) else Moved(outlines, matrix)
+        return outlines if np.allclose(matrix, np.eye(3), rtol=0, atol=1e-12) else Moved(outlines, matrix)
 
     def _cells(self) -> Cells:
         """Cells where the shapes that they annotate, or their outlines, have their centre."""

@@ -139,9 +139,13 @@ class ArrowTable:
         check_columns(self, columns)
         fields = [self.columns.index(name) for name in columns]
         with reading(self.location), pa.OSFile(str(self._path)) as file, self._reader(file, fields) as reader:
-            for batch in [reader.get_batch(part)] if self._is_file else reader:
-                for start in range(0, batch.num_rows, BATCH_ROWS):
-                    yield settled(batch.slice(start, BATCH_ROWS), columns, self._as_text)
+            try:
+                for batch in [reader.get_batch(part)] if self._is_file else reader:
+                    for start in range(0, batch.num_rows, BATCH_ROWS):
+                        yield settled(batch.slice(start, BATCH_ROWS), columns, self._as_text)
+            except pa.ArrowMemoryError as error:
+                # Nothing bounds the sizes that a damaged file states.
+                raise ValueError(str(error)) from error
 
     def _reader(self, file: pa.NativeFile, fields: list[int] | None = None) -> pa.ipc.RecordBatchFileReader:
         options = pa.ipc.IpcReadOptions(use_threads=False, included_fields=fields)
@@ -294,7 +298,9 @@ def _numbers(array: pa.Array) -> pa.Array:
     array.validate()
     if not array.null_count:
         return array
-    return pc.fill_null(array if pa.types.is_floating(array.type) else pc.cast(array, pa.float64()), float("nan"))
+    return pc.fill_null(
+        array if pa.types.is_floating(array.type) else pc.cast(array, pa.float64(), safe=False), float("nan")
+    )
 
 
 def numbers(column: pa.Array, name: str, where: str) -> NDArray[np.float64]:
@@ -303,7 +309,7 @@ def numbers(column: pa.Array, name: str, where: str) -> NDArray[np.float64]:
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)):
         found = f"column {name!r} holds {'text' if _is_text(kind) else kind}, not numbers"
         raise InputError(Problem(where, found, "name another column"))
-    values: NDArray[np.float64] = pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False)
+    values: NDArray[np.float64] = pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     return values
 
 

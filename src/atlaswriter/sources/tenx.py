@@ -116,7 +116,7 @@ def _zarr_counts(store: ZarrZip, where: str) -> Counts:
     indptr = store.array("cell_features/indptr", len(names) + 1).read()
     nnz = store.array("cell_features/data", None).sizes()
     indices, data = (store.array(f"cell_features/{part}", *(nnz or ())).lazy() for part in ("indices", "data"))
-    _check_sizes((group.attribute("number_features"), group.attribute("number_cells")), names, cells, where)
+    _check_sizes((len(names), group.attribute("number_cells")), names, cells, where)
     entries = compressed((len(cells), len(names)), indptr, indices, as_real(data, where), axis=1, where=where)
     return Counts(entries, cells, names, types, where)
 

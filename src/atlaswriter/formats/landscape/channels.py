@@ -48,7 +48,9 @@ class ImageWriter:
     def __init__(self, spatial: Spatial, job: Job) -> None:
         self._planes, self._job = spatial.planes, job
         self.info = [_info(plane, position) for position, plane in enumerate(spatial.planes)]
-        self.scaling: dict[str, Any] | None = {"channels": {}} if spatial.planes else None
+        self.scaling: dict[str, Any] | None = None
+        if spatial.planes:
+            self.scaling = {"source_image": spatial.planes[0].source, "channels": {}}
         self.max_level: int | None = None
         self.row_group_files: dict[str, Any] = {}
         self.dimensions: dict[str, Any] = {}

@@ -182,7 +182,7 @@ class Tiles:
     root, header
         The folder and its parameters.
     loose, grouped
-        Folder of loose files, and of files of row groups.
+        Folder of loose files, and of files of row groups; the latter is the name of the part.
     file_of
         Loose file of a tile.
     """
@@ -191,7 +191,7 @@ class Tiles:
         self, root: Path, header: Header, loose: str, grouped: str, file_of: Callable[[int, int], str]
     ) -> None:
         self.root, self.header = root, header
-        self.loose, self.file_of = loose, file_of
+        self.loose, self.part, self.file_of = loose, grouped, file_of
         self.chunks = header.chunks(grouped)
 
     def rows(self) -> dict[tuple[int, int], int]:

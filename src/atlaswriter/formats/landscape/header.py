@@ -148,6 +148,13 @@ class Header:
         entry = self._files.get(part)
         return None if entry is None else _chunks(_mapping(entry, part), part)
 
+    def written(self, part: str) -> int | None:
+        """Number of rows of all tiles of a part, where atlaswriter recorded it."""
+        found: Any = self.raw
+        for key in (layout.WRITER, layout.ROWS, part):
+            found = found.get(key) if isinstance(found, dict) else None
+        return None if found is None else count(found, f"rows of {part}", _WHERE)
+
     def gene_groups(self, part: str) -> dict[str, int]:
         """Row group of each gene's counts."""
         entry = _mapping(self._files.get(part), part)

@@ -78,7 +78,7 @@ def read_pyramid(root: Path, channel: str) -> Pyramid:
     try:
         parser.Parse(content, True)
         width, height, tile_size = (int(found[key]) for key in ("Size.Width", "Size.Height", "Image.TileSize"))
-    except (expat.ExpatError, KeyError, ValueError) as error:
+    except (expat.ExpatError, LookupError, ValueError) as error:
         raise ReadError("dzi", name, f"does not tell the size of the image ({error!r})") from None
     if min(width, height, tile_size) < 1 or -(-width // tile_size) * -(-height // tile_size) > _MOST_TILES:
         raise ReadError("dzi", name, f"is of an image of {width} × {height} in tiles of {tile_size}")

@@ -180,6 +180,10 @@ def parameters(
 # --- what reading needs besides
 
 DEFAULT_SEGMENTATION = "default"
+# Our own entry of the parameters, and in it the numbers of rows by part, as `transcripts_dir(True)` and
+# `outlines_dir()` name them: a lost loose tile cannot be told from an empty one without them.
+WRITER = "atlaswriter"
+ROWS = "rows"
 # Levels above the finest one that the front-end can ask for.
 ASKED_LEVELS = 8
 # Left beside image tiles by libvips.

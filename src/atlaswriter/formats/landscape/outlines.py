@@ -164,6 +164,7 @@ class OutlineTiles:
         self._job, self._segmentation = job, segmentation
         self._id_type = job.style.id_type(n_cells)
         self.directory = layout.outlines_dir(segmentation)
+        self.tile_type = pa.int64() if job.options.compat else pa.int32()
 
     def path(self, i: int, j: int) -> str:
         """File of one loose tile."""

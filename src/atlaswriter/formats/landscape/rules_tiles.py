@@ -76,6 +76,8 @@ def survey_outlines(survey: Survey, found: Segmentation) -> None:
 
     seen = _survey(survey, tiles, examine)
     folder = layout.outlines_dir(found.name)
+    if not seen.size:
+        return
     n_drawn = np.bincount(seen[(seen >= 0) & (seen < len(cells))], minlength=len(cells))
     _count(survey.findings, "outlines.none", cells, n_drawn == 0, "have no outline", folder)
     _count(survey.findings, "outlines.twice", cells, n_drawn > 1, "have more than one outline", folder)
@@ -113,13 +115,18 @@ def _survey(survey: Survey, tiles: Tiles, examine: Examine) -> Array:
         places = [(f"{tiles.loose}/{name}", _Place(tile, None)) for name, tile in found.items()]
         survey.declared.update(file for file, _ in places)
         if not places:
-            survey.findings.error("file.missing", tiles.loose, "has no tiles")
+            survey.findings.warning("tiles.none", tiles.loose, "has no tiles, so the viewer shows none")
     else:
         survey.declared.update(tiles.chunks.paths)
         places = _groups(survey, tiles.chunks)
     batches = batched_by_file(places)
     results = survey.each(lambda batch, findings: _survey_file(survey, *batch, examine, findings), batches)
-    return np.concatenate([result for result in results if result is not None] or [np.empty(0, np.int64)])
+    known = [result for result in results if result is not None]
+    n_rows, written = sum(n for n, _ in known), survey.attempt(survey.header.written, tiles.part)
+    if written is not None and n_rows != written and len(known) == len(results):
+        found = f"{n_rows:,} are in the tiles, {written:,} were written"
+        survey.findings.error("tiles.rows", tiles.part, found)
+    return np.concatenate([np.empty(0, np.int64), *(ids for _, ids in known)])
 
 
 def _groups(survey: Survey, chunks: Chunks) -> list[tuple[str, _Place]]:
@@ -153,9 +160,11 @@ def _survey_footer(survey: Survey, path: str, n_groups: int, grid: Grid) -> bool
     return n_there == n_groups
 
 
-def _survey_file(survey: Survey, file: str, places: list[_Place], examine: Examine, findings: Findings) -> Array:
-    """Examine the tiles that are in one file."""
-    results = [np.empty(0, np.int64)]
+def _survey_file(
+    survey: Survey, file: str, places: list[_Place], examine: Examine, findings: Findings
+) -> tuple[int, Array]:
+    """Examine the tiles that are in one file; number of rows, and what `examine` gives."""
+    n_rows, results = 0, [np.empty(0, np.int64)]
     with ParquetFile(survey.root, file) as opened:
         for tile, group in places:
             with findings.catching():
@@ -164,10 +173,11 @@ def _survey_file(survey: Survey, file: str, places: list[_Place], examine: Exami
                 elif group is None or opened.rows[group]:
                     where = file if group is None else f"{file} row group {group}"
                     table = opened.table(group)
+                    n_rows += table.num_rows
                     columns.column(table, ("name",), where)
                     _tile_columns(table, tile, where, findings)
                     results.append(examine(table, tile, where, findings))
-    return np.concatenate(results)
+    return n_rows, np.concatenate(results)
 
 
 def _tile_columns(table: pa.Table, tile: Tile, where: str, findings: Findings) -> None:
@@ -224,11 +234,11 @@ def centres_of_area(offsets: Array, xy_px: Array) -> Array:
     # Near its own first vertex, a small ring far from the origin loses no digits.
     x, y = (xy_px - np.repeat(xy_px[starts], np.diff(offsets), axis=0)).T
     x_next, y_next = np.roll(x, -1), np.roll(y, -1)
-    cross = x * y_next - x_next * y
-    cross[offsets[1:] - 1] = 0
-    twice = np.add.reduceat(cross, starts)
     boxes = (np.minimum.reduceat(xy_px, starts) + np.maximum.reduceat(xy_px, starts)) / 2
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
+        cross = x * y_next - x_next * y
+        cross[offsets[1:] - 1] = 0
+        twice = np.add.reduceat(cross, starts)
         centres = np.stack(
             [np.add.reduceat((a + b) * cross, starts) / (3 * twice) for a, b in ((x, x_next), (y, y_next))], axis=1
         )

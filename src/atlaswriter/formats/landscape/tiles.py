@@ -94,6 +94,10 @@ class Kind(Protocol):
     def directory(self) -> str:
         """Folder of its files."""
 
+    @property
+    def tile_type(self) -> pa.DataType:
+        """Of the tile's numbers in row-group mode."""
+
     def path(self, i: int, j: int) -> str:
         """File of one loose tile."""
 
@@ -204,8 +208,13 @@ class TileWriter:
         return pa.Table.from_arrays([every[name].cast(schema.field(name).type) for name in schema.names], schema=schema)
 
     def _schema(self, grid: Grid) -> pa.Schema:
-        tile = pa.array([], pa.int32())
-        schema = self.job.style.table(self.kind.empty() | {"tile_x": tile, "tile_y": tile}).schema
+        tile = pa.array([], self.kind.tile_type)
+        columns: dict[str, pa.Array] = {}
+        for name, empty in self.kind.empty().items():
+            columns[name] = empty
+            if name == "name":
+                columns |= {"tile_x": tile, "tile_y": tile}
+        schema = self.job.style.table(columns).schema
         info = {
             "tile_grid_info": grid.parameters(self.job.options.tile_size),
             "storage_mode": "row_groups",

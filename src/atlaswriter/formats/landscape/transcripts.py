@@ -225,6 +225,7 @@ class TranscriptTiles:
         self._id_type = job.style.id_type(ids.size)
         self._ids = ids.astype(self._id_type.to_pandas_dtype())
         self.directory = layout.transcripts_dir(job.options.row_groups)
+        self.tile_type = pa.int32()
 
     def path(self, i: int, j: int) -> str:
         """File of one loose tile."""
