@@ -8,7 +8,8 @@ from hypothesis.extra import numpy as hnp
 from atlaswriter.codecs import webp
 from atlaswriter.engine.budget import Budget
 from atlaswriter.engine.run import Team
-from atlaswriter.formats.landscape.pyramid import levels, make_pyramid
+from atlaswriter.formats.landscape.layout import image_levels
+from atlaswriter.formats.landscape.pyramid import make_pyramid
 from atlaswriter.formats.landscape.scale import Scale, _percentile, _tallied, known_scale
 from atlaswriter.kernels import pixels as kernels
 from atlaswriter.sources.images import open_planes
@@ -61,7 +62,7 @@ def test_every_tile_is_its_part_of_its_level(height, width, dtype, seed):
     else:
         limit = summary.scale.display_max or float(np.iinfo(image.dtype).max)
         expected = (np.clip(image.astype(np.float32), 0, limit) / limit * 255).astype(np.uint8)
-    sizes = levels(width, height)
+    sizes = image_levels(width, height)
     errors = n_tiles = 0
     for level in range(len(sizes) - 1, -1, -1):
         assert sizes[level] == expected.shape[1::-1]

@@ -177,6 +177,13 @@ def flip_all(name: str) -> Break:
     return rewrite(name, change)
 
 
+def change_a_checked_byte(root: Path) -> None:
+    """In a page with a checksum, where nothing else would tell."""
+    pq.write_table(pq.read_table(root / TRX), root / TRX, compression="none", write_page_checksum=True)
+    assert not check(root).findings
+    rewrite(TRX, lambda raw: raw[:400] + bytes([raw[400] ^ 1]) + raw[401:])(root)
+
+
 def webp(height: int, width: int) -> bytes:
     return imagecodecs.webp_encode(np.zeros((height, width, 3), np.uint8), level=80)
 
@@ -229,6 +236,7 @@ CASES: list[tuple[str, str, str, Break]] = [
     ("parquet", "error", "loose", flip_all(CELL)),
     ("parquet", "error", "loose", flip_all(ACTB)),
     ("parquet", "error", "loose", flip_all("df_sig.parquet")),
+    ("parquet", "error", "loose", change_a_checked_byte),
     ("parquet", "error", "groups", flip_all("transcripts/chunk_0.parquet")),
     ("parquet", "error", "groups", flip_all("pyramid_images/dapi/chunk_0.parquet")),
     # parameters

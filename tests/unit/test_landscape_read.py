@@ -14,7 +14,7 @@ from tests import landscape_folder as made
 import atlaswriter
 from atlaswriter.errors import FormatError, InputError, UnknownNameError
 from atlaswriter.formats import detect
-from atlaswriter.formats.landscape.header import levels_of
+from atlaswriter.formats.landscape.layout import image_levels
 from atlaswriter.formats.landscape.read import Landscape
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -128,7 +128,7 @@ def test_transform_and_text(opened: Landscape) -> None:
 
 @pytest.mark.parametrize(("size", "n_levels"), [((1, 1), 1), ((2, 1), 2), ((512, 512), 10), ((513, 3), 11)])
 def test_levels_halve_rounding_up(size: tuple[int, int], n_levels: int) -> None:
-    found = levels_of(*size)
+    found = image_levels(*size)
     assert len(found) == n_levels
     assert found[-1] == size
     assert found[0] == (1, 1)
@@ -139,6 +139,10 @@ def test_levels_halve_rounding_up(size: tuple[int, int], n_levels: int) -> None:
 def test_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="is not a folder"):
         Landscape(tmp_path / "none")
+    with pytest.raises(FormatError, match="is not a folder"):
+        atlaswriter.open_export(tmp_path / "none")
+    assert [one.rule for one in atlaswriter.check(tmp_path / "none").findings] == ["folder.missing"]
+    assert [one.rule for one in atlaswriter.check(tmp_path).findings] == ["folder.format"]
     with pytest.raises(FormatError, match=r"has none of.*landscape_parameters"):
         atlaswriter.open_export(tmp_path)
     root = made.write(tmp_path / "set")
@@ -152,6 +156,32 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     opened = atlaswriter.open_export(root)
     assert opened.signatures() is None
     assert opened.transform is None
+
+
+def test_a_technology_without_image(tmp_path: Path) -> None:
+    root = made.write(tmp_path / "set")
+    path = root / "landscape_parameters.json"
+    path.write_text(path.read_text().replace("Xenium", "Chromium"))
+    opened = atlaswriter.open_export(root)
+    assert opened.channels == {}
+    assert "channels: none" in repr(opened)
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from atlaswriter.cli.main import run
+
+    root, other = str(made.write(tmp_path / "set")), str(made.write(tmp_path / "other", row_groups=True))
+    assert run(["check", root]) == 0
+    assert run(["info", root]) == 0
+    assert run(["diff", root, other, "--px", "0", "--grey", "0"]) == 0
+    assert run(["diff", root, other, "--steps", "1"]) == 3
+    shown = capsys.readouterr()
+    assert "nothing found" in shown.out
+    assert "same content" in shown.out
+    assert "steps: means nothing for landscape files" in shown.err
+    (tmp_path / "set" / "cbg" / "ACTB.parquet").unlink()
+    assert run(["check", root, "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["findings"][0]["rule"] == "counts.file"
 
 
 def test_options_of_the_other_format_are_refused(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from atlaswriter.engine.budget import Budget
 from atlaswriter.engine.run import Team
 from atlaswriter.errors import BudgetError, InputError
 from atlaswriter.formats.landscape import pyramid, scale
-from atlaswriter.formats.landscape.pyramid import dzi, levels, make_pyramid, pyramid_room, write_pyramid
+from atlaswriter.formats.landscape.layout import image_levels
+from atlaswriter.formats.landscape.pyramid import dzi, make_pyramid, pyramid_room, write_pyramid
 from atlaswriter.formats.landscape.scale import UNCHANGED, Scale, known_scale, measured_scale
 from atlaswriter.sinks.folder import FolderSink
 from atlaswriter.sources.images import cropped, open_planes
@@ -68,7 +69,7 @@ def assembled(tiles, level, width, height, values=()):
 
 
 def assert_levels(tiles, expected, values=()):
-    sizes = levels(expected.shape[1], expected.shape[0])
+    sizes = image_levels(expected.shape[1], expected.shape[0])
     for level in range(len(sizes) - 1, -1, -1):
         assert sizes[level] == (expected.shape[1], expected.shape[0])
         np.testing.assert_array_equal(assembled(tiles, level, *sizes[level], values), expected)
@@ -78,10 +79,10 @@ def assert_levels(tiles, expected, values=()):
 
 
 def test_levels():
-    assert levels(1, 1) == [(1, 1)]
-    assert levels(3, 1) == [(1, 1), (2, 1), (3, 1)]
-    assert len(levels(34155, 13770)) == 17
-    assert levels(34155, 13770)[-2:] == [(17078, 6885), (34155, 13770)]
+    assert image_levels(1, 1) == [(1, 1)]
+    assert image_levels(3, 1) == [(1, 1), (2, 1), (3, 1)]
+    assert len(image_levels(34155, 13770)) == 17
+    assert image_levels(34155, 13770)[-2:] == [(17078, 6885), (34155, 13770)]
 
 
 def test_dzi():
@@ -148,6 +149,7 @@ def test_which_scale():
     assert known_scale(Plane("dapi", "DAPI", plane.pixels)) is None
     assert known_scale(Plane("he", "H&E", np.zeros((4, 4, 3), np.uint8)), 55) == UNCHANGED
     assert UNCHANGED.record()["display_max"] is None
+    assert made(plane)[0].scale == Scale("lut_max", 1200.0)
 
 
 def test_a_blank_channel(exact):
@@ -165,7 +167,7 @@ def test_a_blank_channel(exact):
 
 def test_colour(exact):
     image = blobs((1100, 600, 3), np.uint8)
-    summary, tiles = made(open_planes(image)[0], UNCHANGED)
+    summary, tiles = made(open_planes(image)[0])
     assert summary.scale == UNCHANGED
     assert_levels(tiles, image, (3,))
 

@@ -24,6 +24,10 @@ _CACHE_FAILURES = (OSError, EOFError, UnpicklingError, AttributeError, ImportErr
 # Decorates what only kernels call: compiled into them, without an entry from Python.
 part: Any = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)  # type: ignore[call-overload]
 
+_MODULES = (
+    "bins", "crc", "csr", "draw", "edges", "groups", "gzip", "pixels", "quantize", "rings", "shuffle", "wkb",
+)  # fmt: skip
+
 
 class Kernel:
     """A function that numba compiles on first use.
@@ -148,9 +152,10 @@ def warm(
 
 
 def _load_all() -> list[Kernel]:
-    from atlaswriter.kernels import crc, csr, edges, groups, gzip, quantize
+    from importlib import import_module
 
-    del crc, csr, edges, groups, gzip, quantize  # importing them registers their kernels
+    for name in _MODULES:
+        import_module(f"atlaswriter.kernels.{name}")  # which registers its kernels
     return Kernel.registry
 
 

@@ -89,8 +89,9 @@ def _h5_counts(root: Node, where: str) -> Counts:
     names, types = features.child("name").texts(), features.child("feature_type").texts()
     cells = _strings(matrix.child("barcodes").read())
     _check_sizes(shape, names, cells, where)
-    indptr, indices, data = (matrix.child(name).lazy() for name in ("indptr", "indices", "data"))
-    entries = compressed((len(cells), len(names)), load(indptr), indices, as_real(data, where), axis=0, where=where)
+    indptr = load(matrix.child("indptr").lazy(), root.workers)
+    indices, data = (matrix.child(name).lazy() for name in ("indices", "data"))
+    entries = compressed((len(cells), len(names)), indptr, indices, as_real(data, where), axis=0, where=where)
     return Counts(entries, cells, names, types, where)
 
 

@@ -21,6 +21,7 @@ from atlaswriter.sources.spatial import Cells, Clusters, Counts, Outlines, Plane
 from atlaswriter.sources.tables import check_columns, numbers, open_table, read_all, reading
 from atlaswriter.sources.tenx import open_counts
 from atlaswriter.sources.zarrzip import ZarrZip
+from atlaswriter.units import usable_cpus
 
 _MANIFEST, _ZARR = "experiment.xenium", "cells.zarr.zip"
 _CELLS = ("cells.parquet", "cells.csv.gz", "cells.csv")
@@ -55,7 +56,7 @@ def open_xenium(
         Name of a clustering of the folder, such as ``"gene_expression_kmeans_5_clusters"``, or path of a table whose
         first two columns are cell and cluster; the graph-based clustering by default.
     workers
-        Threads for reading.
+        Threads for reading; all usable CPUs by default.
 
     Returns
     -------
@@ -76,7 +77,7 @@ def open_xenium(
         found = f"is no output folder of Xenium: it holds none of {listed(expected)}"
         raise InputError(Problem(str(folder), found, "give the folder that holds experiment.xenium"))
     with ExitStack() as stack:
-        return _Folder(folder, workers or 1, stack).open(clusters)
+        return _Folder(folder, workers or usable_cpus(), stack).open(clusters)
 
 
 class _Folder:

@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from atlaswriter.formats.landscape import layout
 from atlaswriter.formats.landscape.job import Job
-from atlaswriter.formats.landscape.pyramid import PyramidSummary, dzi, levels, make_pyramid, write_pyramid
+from atlaswriter.formats.landscape.pyramid import PyramidSummary, dzi, make_pyramid, write_pyramid
 from atlaswriter.formats.landscape.rowgroups import Chunk
-from atlaswriter.formats.landscape.scale import Scale
+from atlaswriter.formats.landscape.scale import Scale, known_scale
 from atlaswriter.sinks import fs
 from atlaswriter.sources.spatial import Plane, Spatial
 
@@ -70,10 +70,7 @@ class ImageWriter:
                 self.scaling["channels"][plane.key] = found.scale.record()
 
     def _scale(self, plane: Plane) -> Scale | None:
-        given = (self._job.options.image_max or {}).get(plane.key)
-        if given is not None:
-            return Scale("given", float(given))
-        return None
+        return known_scale(plane, (self._job.options.image_max or {}).get(plane.key))
 
     def _loose(self, plane: Plane) -> PyramidSummary:
         def path_of(level: int, column: int, row: int) -> str:
@@ -117,7 +114,7 @@ def _zoom_info(plane: Plane) -> dict[int, dict[str, int]]:
     """Where the tiles of each level lie, level by level and column by column."""
     found, offset = {}, 0
     height, width = plane.pixels.shape[:2]
-    for level, (across, down) in enumerate(levels(width, height)):
+    for level, (across, down) in enumerate(layout.image_levels(width, height)):
         n_x, n_y = -(-across // layout.IMAGE_TILE), -(-down // layout.IMAGE_TILE)
         found[level] = {"num_tiles_x": n_x, "num_tiles_y": n_y, "num_tiles": n_x * n_y, "row_group_offset": offset}
         offset += n_x * n_y

@@ -207,12 +207,6 @@ class Header:
         return found
 
 
-def levels_of(width: int, height: int) -> list[tuple[int, int]]:
-    """Width and height of every level of an image pyramid, coarsest first, down to a single pixel."""
-    top = (max(width, height, 1) - 1).bit_length()
-    return [(-(-width >> top - level), -(-height >> top - level)) for level in range(top + 1)]
-
-
 def _mapping(value: Any, what: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise ReadError("json.shape", _WHERE, f"{what} is {shown(value)}, not an object")

@@ -14,7 +14,7 @@ from atlaswriter.findings import ReadError
 from atlaswriter.formats.landscape import layout
 from atlaswriter.formats.landscape.columns import Array, read_table
 from atlaswriter.formats.landscape.content import image_of
-from atlaswriter.formats.landscape.header import Header, levels_of
+from atlaswriter.formats.landscape.header import Header
 from atlaswriter.sources.untrusted import locate, read_bytes
 
 # Names of imagecodecs' functions.
@@ -46,7 +46,7 @@ class Pyramid:
     @property
     def levels(self) -> list[tuple[int, int]]:
         """Width and height of each level, coarsest first."""
-        return levels_of(self.width, self.height)
+        return layout.image_levels(self.width, self.height)
 
     def n_tiles(self, level: int) -> tuple[int, int]:
         """Columns and rows of tiles of one level."""

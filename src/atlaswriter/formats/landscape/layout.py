@@ -125,6 +125,12 @@ def image_tile(channel: str, level: int, column: int, row: int, image_format: st
     return f"{image_dir(channel)}/{level}/{column}_{row}{image_format}"
 
 
+def image_levels(width: int, height: int) -> list[tuple[int, int]]:
+    """Width and height of each level of an image pyramid, coarsest (1 × 1) first."""
+    top = (max(width, height) - 1).bit_length()
+    return [(-(-width >> top - level), -(-height >> top - level)) for level in range(top + 1)]
+
+
 def image_chunks_dir(channel: str) -> str:
     """Folder of a channel's image tiles in row-group mode."""
     return f"{IMAGES_DIR}/{channel}"

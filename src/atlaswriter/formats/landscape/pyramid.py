@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from atlaswriter.codecs.webp import encode
 from atlaswriter.engine.run import Team
-from atlaswriter.formats.landscape.layout import IMAGE_FORMAT, IMAGE_TILE
-from atlaswriter.formats.landscape.scale import UNCHANGED, Scale, measured_scale
+from atlaswriter.formats.landscape.layout import IMAGE_FORMAT, IMAGE_TILE, image_levels
+from atlaswriter.formats.landscape.scale import UNCHANGED, Scale, known_scale, measured_scale
 from atlaswriter.kernels import pixels as kernels
 from atlaswriter.sinks.folder import FolderSink
 from atlaswriter.sources.base import AnyArray, Array, n_bytes, overhead
@@ -67,15 +67,6 @@ class PyramidSummary:
     scale: Scale
 
 
-def levels(width: int, height: int) -> list[tuple[int, int]]:
-    """Width and height of each level, coarsest (1 × 1) first."""
-    found = [(width, height)]
-    while max(found[-1]) > 1:
-        width, height = found[-1]
-        found.append((-(-width // 2), -(-height // 2)))
-    return found[::-1]
-
-
 def dzi(width: int, height: int) -> bytes:
     """The file that tells the size of an image, byte for byte as libvips 8.18 writes it."""
     return (
@@ -101,7 +92,7 @@ def write_pyramid(
     plane
         The channel.
     scale
-        How its pixels become 8 bit; None: measured.
+        How its pixels become 8 bit; None: that of `known_scale`, or measured.
     path_of
         Path of a tile by level, column and row; tiles of a level share a folder.
     team
@@ -112,7 +103,7 @@ def write_pyramid(
         Told the bytes of pixels that are done, by any thread.
     """
     height, width = plane.pixels.shape[:2]
-    for level in range(len(levels(width, height))):
+    for level in range(len(image_levels(width, height))):
         sink.make_dir(str(PurePosixPath(path_of(level, 0, 0)).parent))
 
     def put(level: int, column: int, row: int, content: bytes) -> None:
@@ -126,8 +117,9 @@ def make_pyramid(
 ) -> PyramidSummary:
     """Make the tiles of a channel, and hand them to `put`; other arguments as of `write_pyramid`."""
     height, width = plane.pixels.shape[:2]
-    sizes = levels(width, height)
+    sizes = image_levels(width, height)
     n_tiles = n_written = 0
+    scale = scale or known_scale(plane)
     with ExitStack() as drawn:
         held = _held(plane, team, drawn, useful=scale is None)
         scale = scale or measured_scale(held, team)
@@ -143,7 +135,7 @@ def make_pyramid(
 
 def pyramid_room(plane: Plane, workers: int = 1) -> int:
     """Bytes to be free for `write_pyramid` when so many blocks are made at once; with 1 the least that will do."""
-    n_levels = len(levels(plane.pixels.shape[1], plane.pixels.shape[0]))
+    n_levels = len(image_levels(plane.pixels.shape[1], plane.pixels.shape[0]))
     work = _Pass(plane.pixels, n_levels, UNCHANGED.convert, plane.key)
     whole = n_bytes(plane.pixels) if _must_be_held(plane.pixels) else 0
     # The small image of the whole has one itself, of a quarter or less.
@@ -247,7 +239,7 @@ class _Pass:
         self._rows, self._columns, _ = _sides(pixels)
         self._n_levels = min((self._rows // IMAGE_TILE).bit_length(), n_levels)
         self.levels_left = n_levels - self._n_levels
-        left, above = levels(width, height)[self.levels_left - 1] if self.levels_left else (0, 0)
+        left, above = image_levels(width, height)[self.levels_left - 1] if self.levels_left else (0, 0)
         self._values = pixels.shape[2:]
         self.rest_shape = (above, left, *self._values)
         self.rest: Image = np.empty(0, np.uint8)

@@ -27,8 +27,6 @@ def survey_images(survey: Survey) -> None:
     """Every channel has a whole pyramid, of the size of the first."""
     header, findings = survey.header, survey.findings
     channels = survey.attempt(lambda: header.channels)
-    if not header.has_image:
-        return
     if channels is None or survey.attempt(lambda: imageread.decoder_of(header.image_format)) is None:
         survey.declared.update(path for path in survey.files if path.startswith(f"{layout.IMAGES_DIR}/"))
         return

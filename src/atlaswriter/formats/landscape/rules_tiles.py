@@ -124,8 +124,7 @@ def _survey(survey: Survey, tiles: Tiles, examine: Examine) -> Array:
     known = [result for result in results if result is not None]
     n_rows, written = sum(n for n, _ in known), survey.attempt(survey.header.written, tiles.part)
     if written is not None and n_rows != written and len(known) == len(results):
-        found = f"{n_rows:,} are in the tiles, {written:,} were written"
-        survey.findings.error("tiles.rows", tiles.part, found)
+        survey.findings.error("tiles.rows", tiles.part, f"{n_rows:,} are in the tiles, {written:,} were written")
     return np.concatenate([np.empty(0, np.int64), *(ids for _, ids in known)])
 
 
