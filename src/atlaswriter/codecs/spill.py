@@ -8,6 +8,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
+from atlaswriter.errors import OutputError, Problem
 from atlaswriter.kernels import shuffle
 from atlaswriter.kernels._jit import readable
 
@@ -26,7 +27,7 @@ _coders = _Coders()
 
 
 def pack(array: NDArray[np.generic]) -> bytes:
-    """A frame of an array (n,), C-contiguous, whose elements have 4 or 8 bytes."""
+    """A frame of an array (n,), C-contiguous, whose elements have 2, 4 or 8 bytes."""
     if not array.size:
         return b""
     words = readable(array).view(f"u{array.itemsize}")
@@ -36,10 +37,15 @@ def pack(array: NDArray[np.generic]) -> bytes:
 
 
 def unpack(frame: bytes, dtype: np.dtype, size: int) -> NDArray[np.generic]:
-    """The array of `size` elements that a frame was made of."""
+    """The array of `size` elements that a frame was made of; `OutputError` if the frame was changed."""
     if not size:
         return np.empty(0, dtype)
-    content = _coders.unpacker.decompress(frame, max_output_size=size * dtype.itemsize)
+    try:
+        content = _coders.unpacker.decompress(frame, max_output_size=size * dtype.itemsize)
+    except zstandard.ZstdError:
+        content = b""
+    if len(content) != size * dtype.itemsize:
+        raise OutputError(str(Problem("temporary files", "were changed while they were needed", "run again")))
     planes = readable(np.frombuffer(content, np.uint8)).reshape(dtype.itemsize, size)
     words = np.empty(size, f"u{dtype.itemsize}")
     shuffle.join(planes, words)

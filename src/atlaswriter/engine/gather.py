@@ -8,9 +8,8 @@ ascending order, each with the records of all parts, in the order of the source.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,20 +21,22 @@ from atlaswriter.engine.spill import SpillFiles
 from atlaswriter.kernels import bins
 from atlaswriter.sources.base import Array
 
-# Bytes of a part's column in one frame of a temporary file, about: frames are read whole, for part of their keys.
-_FRAME_BYTES = 1 << 18
+# Bytes of a part that are cut off together in a temporary file, about: they are read whole, for part of their keys.
+_FRAME_BYTES = 1 << 20
+# Of a key and its sizes, at most.
+_KEY_BYTES = 16
 
 
 @dataclass(frozen=True)
 class Part:
-    """Records of one stretch of the source, grouped by key.
+    """Records grouped by key.
 
     Attributes
     ----------
     keys
         int64 (n_keys,), strictly ascending.
     offsets
-        For each column, int64 (n_keys + 1,): where the values of each key begin.
+        For each column, int64 (n_keys + 1,): where the values of each key begin. Columns of the same records share one.
     columns
         Values, key after key; (offsets[-1],) each.
     """
@@ -50,25 +51,18 @@ class Part:
         arrays = {id(array): array.nbytes for array in (self.keys, *self.offsets, *self.columns)}
         return sum(arrays.values())
 
-
-@dataclass(frozen=True)
-class Grouped:
-    """All records of some keys; attributes as of `Part`."""
-
-    keys: NDArray[np.int64]
-    offsets: tuple[NDArray[np.int64], ...]
-    columns: tuple[Array, ...]
-
     def of(self, position: int) -> tuple[Array, ...]:
         """Columns of one key."""
-        return tuple(
-            column[offsets[position] : offsets[position + 1]]
-            for column, offsets in zip(self.columns, self.offsets, strict=True)
-        )
+        pairs = zip(self.columns, self.offsets, strict=True)
+        return tuple(column[ends[position] : ends[position + 1]] for column, ends in pairs)
+
+    def sizes(self) -> NDArray[np.int64]:
+        """Values of each key in each column, int64 (n_columns, n_keys)."""
+        return np.array([np.diff(ends) for ends in self.offsets], np.int64).reshape(len(self.offsets), -1)
 
 
 class Gathering:
-    """Collects parts, and gives their records out by key.
+    """Collects parts of one source, and gives their records out by key.
 
     Parameters
     ----------
@@ -82,12 +76,13 @@ class Gathering:
     Attributes
     ----------
     keys
-        int64 (n_keys,), ascending: all keys, once `finish` was called.
+        int64 (n_keys,), ascending: all keys so far.
     """
 
     def __init__(self, dtypes: Sequence[np.dtype], room: int, scratch: Callable[[], Path]) -> None:
         self.dtypes = tuple(dtypes)
         self.keys = np.empty(0, np.int64)
+        self._sizes = np.zeros((len(self.dtypes), 0), np.int64)
         self._room, self._scratch = room, scratch
         self._parts: dict[tuple[int, int], Part | _Stored] = {}
         self._files: SpillFiles | None = None
@@ -99,11 +94,16 @@ class Gathering:
         """Bytes written to temporary files."""
         return 0 if self._files is None else self._files.bytes_written
 
+    @property
+    def held(self) -> int:
+        """Bytes of the parts in memory."""
+        return sum(part.n_bytes for part in self._parts.values() if isinstance(part, Part))
+
     def add(self, number: tuple[int, int], part: Part) -> None:
         """Take in a part; several threads may. `number` tells its place in the source."""
         with self._guard:
-            fits = part.n_bytes <= self._room
-            if fits:
+            self._count(part)
+            if part.n_bytes <= self._room:
                 self._room -= part.n_bytes
                 self._parts[number] = part
                 return
@@ -115,26 +115,18 @@ class Gathering:
         with self._guard:
             self._parts[number] = stored
 
-    def finish(self) -> None:
-        """All parts are there."""
-        self._ordered = [self._parts[number] for number in sorted(self._parts)]
-        found = [np.concatenate([part.keys for part in self._ordered])] if self._ordered else []
-        self.keys = np.unique(np.concatenate([self.keys, *found]))
-        self._sizes = np.zeros((len(self.dtypes), self.keys.size), np.int64)
-        for part in self._ordered:
-            slots = np.searchsorted(self.keys, part.keys)
-            for sizes, offsets in zip(self._sizes, part.offsets, strict=True):
-                sizes[slots] += np.diff(offsets)
-
-    @property
-    def held(self) -> int:
-        """Bytes of the parts in memory."""
-        return sum(part.n_bytes for part in self._parts.values() if isinstance(part, Part))
+    def _count(self, part: Part) -> None:
+        """Add up the sizes of keys."""
+        keys = np.union1d(self.keys, part.keys)
+        if keys.size > self.keys.size:
+            sizes = np.zeros((len(self.dtypes), keys.size), np.int64)
+            sizes[:, np.searchsorted(keys, self.keys)] = self._sizes
+            self.keys, self._sizes = keys, sizes
+        self._sizes[:, np.searchsorted(keys, part.keys)] += part.sizes()
 
     def release(self) -> None:
         """Let go of all records."""
         self._parts.clear()
-        self._ordered.clear()
 
     def sizes(self, column: int) -> NDArray[np.int64]:
         """Values of each key in one column, int64 (n_keys,)."""
@@ -146,30 +138,32 @@ class Gathering:
         return split(self._bytes(), room)
 
     def room(self, keys: slice) -> int:
-        """Bytes that `read` takes for some keys: their records, and frames of the parts that are in files."""
-        stored = max((part.largest_frame for part in self._ordered if isinstance(part, _Stored)), default=0)
-        return int(self._bytes()[keys].sum()) * (1 if not stored else 2) + 3 * stored
+        """Bytes that `read` takes for some keys: their records, and a frame of a part that is in a file."""
+        frames = [part.largest for part in self._parts.values() if isinstance(part, _Stored)]
+        return int(self._bytes()[keys].sum()) + 3 * max(frames, default=0)
 
-    def read(self, keys: slice) -> Grouped:
-        """The records of some keys."""
+    def read(self, keys: slice) -> Part:
+        """All records of some keys, in the order of the source."""
         wanted = self.keys[keys]
         offsets = tuple(np.r_[0, np.cumsum(sizes[keys])] for sizes in self._sizes)
         columns = tuple(np.empty(ends[-1], dtype) for ends, dtype in zip(offsets, self.dtypes, strict=True))
         cursors = [ends[:-1].copy() for ends in offsets]
-        for part in self._ordered if wanted.size else ():
+        for part in self._of(wanted) if wanted.size else ():
             first, last = np.searchsorted(part.keys, [wanted[0], wanted[-1] + 1])
-            if first == last:
-                continue
             own = part.keys[first:last]
-            for number, (cursor, out) in enumerate(zip(cursors, columns, strict=True)):
-                ends = part.offsets[number][first : last + 1]
-                values = (
-                    part.columns[number][ends[0] : ends[-1]]
-                    if isinstance(part, Part)
-                    else part.values(number, first, last, out.dtype)
-                )
-                bins.place(own, ends, wanted, values, cursor, out)
-        return Grouped(wanted, offsets, columns)
+            for cursor, out, ends, values in zip(cursors, columns, part.offsets, part.columns, strict=True):
+                here = ends[first : last + 1]
+                bins.place(own, here, wanted, values[here[0] : here[-1]], cursor, out)
+        return Part(wanted, offsets, columns)
+
+    def _of(self, wanted: NDArray[np.int64]) -> Iterator[Part]:
+        """Parts, or pieces of parts, that may have some of these keys."""
+        for number in sorted(self._parts):
+            part = self._parts[number]
+            if isinstance(part, Part):
+                yield part
+            else:
+                yield from part.pieces(int(wanted[0]), int(wanted[-1]), self.dtypes)
 
     def _bytes(self) -> NDArray[np.int64]:
         widths = np.array([dtype.itemsize for dtype in self.dtypes])
@@ -179,43 +173,59 @@ class Gathering:
 
 @dataclass(frozen=True)
 class _Stored:
-    """A part in a temporary file, whose keys and offsets stay in memory.
+    """A part in a temporary file: frames of its keys, sizes and values, cut at the same keys.
 
     Attributes
     ----------
-    cuts
-        Positions in `keys` where frames begin, and the end; the same for all columns.
+    firsts
+        First key of each cut.
+    counts
+        Keys of each cut.
+    shared
+        Column whose offsets each column shares.
+    largest
+        Bytes of the largest cut.
     """
 
-    keys: NDArray[np.int64]
-    offsets: tuple[NDArray[np.int64], ...]
     files: SpillFiles
     name: int
-    cuts: NDArray[np.int64]
-    largest_frame: int
+    firsts: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    shared: tuple[int, ...]
+    largest: int
 
     @classmethod
     def of(cls, part: Part, files: SpillFiles, name: int) -> _Stored:
-        columns = list(zip(part.offsets, part.columns, strict=True))
-        sizes = np.max([np.diff(ends) * column.itemsize for ends, column in columns], axis=0)
-        cuts = np.array([0, *(piece.stop for piece in split(sizes, _FRAME_BYTES))])
-        frames, largest = [], 0
-        for ends, column in columns:
-            bounds = ends[cuts]
-            frames += [spill.pack(column[first:last]) for first, last in pairwise(bounds)]
-            largest = max(largest, int(np.diff(bounds).max(initial=0)) * column.itemsize)
+        """Write a part."""
+        shared = tuple(next(k for k, known in enumerate(part.offsets) if known is ends) for ends in part.offsets)
+        sizes, widths = part.sizes(), np.array([column.itemsize for column in part.columns])
+        each = (sizes * widths[:, None]).sum(axis=0) + _KEY_BYTES
+        pieces = split(each, _FRAME_BYTES)
+        frames = []
+        for piece in pieces:
+            frames.append(spill.pack(part.keys[piece]))
+            frames += [spill.pack(sizes[k, piece].astype(np.uint32)) for k in sorted(set(shared))]
+            for ends, column in zip(part.offsets, part.columns, strict=True):
+                frames.append(spill.pack(column[ends[piece.start] : ends[piece.stop]]))
         files.write(name, frames)
-        return cls(part.keys, part.offsets, files, name, cuts, largest)
+        firsts, counts = part.keys[[piece.start for piece in pieces]], [piece.stop - piece.start for piece in pieces]
+        largest = max((int(each[piece].sum()) for piece in pieces), default=0)
+        return cls(files, name, firsts, np.array(counts, np.int64), shared, largest)
 
-    def values(self, column: int, first: int, last: int, dtype: np.dtype) -> Array:
-        """Values of the keys at positions `first` to `last` in one column."""
-        n_frames = self.cuts.size - 1
-        begin = int(np.searchsorted(self.cuts, first, side="right")) - 1
-        end = int(np.searchsorted(self.cuts, last, side="left"))
-        ends = self.offsets[column]
-        bounds = ends[self.cuts[begin : end + 1]]
-        frames = self.files.read(self.name, slice(column * n_frames + begin, column * n_frames + end))
-        found = np.concatenate(
-            [spill.unpack(frame, dtype, int(size)) for frame, size in zip(frames, np.diff(bounds), strict=True)]
-        )
-        return found[ends[first] - bounds[0] : ends[last] - bounds[0]]
+    def pieces(self, first_key: int, last_key: int, dtypes: Sequence[np.dtype]) -> Iterator[Part]:
+        """The cuts that may have keys from `first_key` to `last_key`, one after the other."""
+        begin = max(int(np.searchsorted(self.firsts, first_key, side="right")) - 1, 0)
+        end = int(np.searchsorted(self.firsts, last_key, side="right"))
+        distinct = sorted(set(self.shared))
+        n_frames = 1 + len(distinct) + len(dtypes)
+        for cut in range(begin, end):
+            frames = self.files.read(self.name, slice(cut * n_frames, (cut + 1) * n_frames))
+            count = int(self.counts[cut])
+            keys = spill.unpack(frames[0], np.dtype(np.int64), count).view(np.int64)
+            ends = {
+                column: np.r_[0, np.cumsum(spill.unpack(frame, np.dtype(np.uint32), count), dtype=np.int64)]
+                for column, frame in zip(distinct, frames[1:], strict=False)
+            }
+            offsets = tuple(ends[column] for column in self.shared)
+            stored = zip(frames[1 + len(distinct) :], dtypes, offsets, strict=True)
+            yield Part(keys, offsets, tuple(spill.unpack(frame, dtype, int(own[-1])) for frame, dtype, own in stored))

@@ -66,11 +66,17 @@ class SpillFiles:
 
     def read(self, part: int, frames: slice) -> list[bytes]:
         """Some consecutive frames of one part."""
-        with self._path(part).open("rb", buffering=0) as file:
-            table = np.frombuffer(
-                self._fetch(file.fileno(), 8 * (frames.stop - frames.start + 1), 8 * frames.start), "i8"
-            )
-            content = self._fetch(file.fileno(), int(table[-1] - table[0]), int(table[0]))
+        count = frames.stop - frames.start
+        try:
+            with self._path(part).open("rb", buffering=0) as file:
+                table = np.frombuffer(self._fetch(file.fileno(), 8 * (count + 1), 8 * frames.start), "i8")
+                if table[0] < 8 * (count + 1) or (np.diff(table) < 0).any():
+                    raise self._changed()
+                content = self._fetch(file.fileno(), int(table[-1] - table[0]), int(table[0]))
+        except OSError as error:
+            if isinstance(error, OutputError):
+                raise
+            raise self._changed(f"cannot be read ({error.strerror or error})") from error
         ends = (table - table[0]).tolist()
         return [content[start:end] for start, end in pairwise(ends)]
 
@@ -82,8 +88,11 @@ class SpillFiles:
     def _fetch(self, descriptor: int, size: int, offset: int) -> bytes:
         content = os.pread(descriptor, size, offset)
         if len(content) != size:
-            raise OutputError(str(Problem(str(self._folder), "a temporary file was cut short", "run again")))
+            raise self._changed("was cut short")
         return content
+
+    def _changed(self, how: str = "was changed while it was needed") -> OutputError:
+        return OutputError(str(Problem(str(self._folder), f"a temporary file {how}", "run again")))
 
     def _path(self, part: int) -> Path:
         return self._folder / f"rows-{part:012d}"

@@ -22,12 +22,6 @@ def _near(x: Any, y: Any) -> Any:
     return abs(x) < _FAR and abs(y) < _FAR
 
 
-@part
-def _covered(distance: Any, radius: Any) -> Any:
-    """How much of a pixel lies inside a line or disc, about."""
-    return min(max(radius + 0.5 - distance, 0.0), 1.0)
-
-
 @kernel("(f8[:, ::1], i8[::1], f8, f8, f8, f8, f4[:, ::1])")
 def strokes(xy: Any, offsets: Any, left: float, top: float, scale: float, half: float, out: Any) -> None:
     """Draw lines through vertices, as the share of each pixel that they cover.
@@ -58,7 +52,8 @@ def strokes(xy: Any, offsets: Any, left: float, top: float, scale: float, half: 
                     along = (x * across + y * down) / square if square > 0 else 0.0
                     along = min(max(along, 0.0), 1.0)
                     distance = math.sqrt((x - along * across) ** 2 + (y - along * down) ** 2)
-                    out[row, column] = max(out[row, column], np.float32(_covered(distance, half)))
+                    covered = min(max(half + 0.5 - distance, 0.0), 1.0)
+                    out[row, column] = max(out[row, column], np.float32(covered))
 
 
 @kernel("(f8[:, ::1], i8[::1], i8[::1], f8, f8, f8, i8[:, ::1])")
@@ -102,43 +97,43 @@ def fill(xy: Any, offsets: Any, labels: Any, left: float, top: float, scale: flo
                 crossings[place] = crossing
                 count += 1
             for pair in range(0, count - 1, 2):
-                start = max(int(math.ceil(crossings[pair] - 0.5)), 0)
-                for column in range(start, min(int(math.ceil(crossings[pair + 1] - 0.5)), width)):
+                start = max(math.ceil(crossings[pair] - 0.5), 0)
+                for column in range(start, min(math.ceil(crossings[pair + 1] - 0.5), width)):
                     out[row, column] = labels[polygon]
 
 
-@kernel("(f8[::1], f8[::1], u1[:, ::1], f8, f8, f8, f8, f8, f4[:, :, ::1])")
+@kernel("(f8[::1], f8[::1], i8[::1], f8, f8, f8, f8, f8, i8[:, ::1])")
 def discs(
-    x_px: Any, y_px: Any, colors: Any, left: float, top: float, scale: float, radius: float, rim: float, out: Any
+    x_px: Any, y_px: Any, labels: Any, left: float, top: float, scale: float, radius: float, rim: float, out: Any
 ) -> None:
-    """Draw discs over what is there, later ones over earlier ones.
+    """Write labels to discs around the pixels that points lie in, later ones over earlier ones.
+
+    All discs cover the same pixels around their centre, so that pictures of them are stored in few bytes.
 
     Parameters
     ----------
     x_px, y_px : float64, (n,)
-    colors : uint8, (n, 3)
+    labels : int64, (n,)
+        0 and up.
     radius, rim
-        Of a disc, and of a dark ring around it, in pixels of the drawing.
-    out : float32, (height, width, 4)
-        Red, green, blue (0 to 255, times alpha) and alpha (0 to 1).
+        Of a disc, and of a ring around it, in pixels of the drawing.
+    out : int64, (height, width)
+        -1 where nothing is; rings are -2, where nothing else is.
     """
-    height, width = out.shape[0], out.shape[1]
-    reach = radius + rim + 1
-    for point in range(x_px.size):
+    height, width = out.shape
+    reach = int(radius + rim)
+    for point in range(labels.size):
         x, y = (x_px[point] - left) * scale, (y_px[point] - top) * scale
         if not _near(x, y):
             continue
-        for row in range(max(int(y - reach), 0), min(int(y + reach) + 1, height)):
-            for column in range(max(int(x - reach), 0), min(int(x + reach) + 1, width)):
-                distance = math.sqrt((column + 0.5 - x) ** 2 + (row + 0.5 - y) ** 2)
-                inside = _covered(distance, radius)
-                dark = 0.7 * _covered(distance, radius + rim) if rim > 0 else 0.0
-                alpha = inside + dark * (1 - inside)
-                for color in range(3):
-                    out[row, column, color] = np.float32(
-                        inside * colors[point, color] + out[row, column, color] * (1 - alpha)
-                    )
-                out[row, column, 3] = np.float32(alpha + out[row, column, 3] * (1 - alpha))
+        center_row, center = math.floor(y), math.floor(x)
+        for row in range(max(center_row - reach, 0), min(center_row + reach + 1, height)):
+            for column in range(max(center - reach, 0), min(center + reach + 1, width)):
+                square = (row - center_row) ** 2 + (column - center) ** 2
+                if square <= radius * radius:
+                    out[row, column] = labels[point]
+                elif out[row, column] == -1 and square <= (radius + rim) * (radius + rim):
+                    out[row, column] = -2
 
 
 @kernel("(f8[::1], f8[::1], f8, f8, f8, i8[:, ::1])")

@@ -1,4 +1,4 @@
-"""Pictures of LandscapeFiles for the preview: image, outlines, clusters, density, transcripts; all as pixels."""
+"""Pictures of LandscapeFiles for the preview, as pixels: image, outlines, clusters, density."""
 
 from __future__ import annotations
 
@@ -18,28 +18,23 @@ Array = NDArray[Any]
 Color = tuple[int, int, int]
 
 # Pixels of a picture of everything, and its longest side.
-_PIXELS, _LONGEST = 700_000, 1600
+_PIXELS, _LONGEST = 560_000, 1600
 # A pixel of the image becomes at most so many: images may be tiny.
-_LARGEST_ZOOM = 64
-# Edge of a detail, in pixels of the picture and, for cells of usual sizes, of the image.
-_DETAIL = 720
-# A detail is about so many cells wide.
-_DETAIL_CELLS = 18
+LARGEST_ZOOM = 64
 # Pixels of the picture that a cell needs for its outline to be seen.
-_OUTLINE_PIXELS = 16
+_OUTLINE_PIXELS = 14
 # Transcripts of a bin that make a density, on average.
 _PER_BIN = 12
+# Colours of a density.
+_STEPS = 60
 # Transcripts that are read one by one, at most.
 MOST_POINTS = 20_000_000
+# How much brighter than in the viewer an overview may be.
+_MOST_GAIN = 4.0
 # Single channels whose pixels are shown as they are.
 _PLAIN = ("h_and_e", "h&e")
 GREY: Color = (96, 102, 112)
 OUTLINE: Color = (255, 236, 179)
-# Of the genes in details, told apart on dark ground.
-GENE_COLORS: tuple[Color, ...] = (
-    (255, 214, 10), (255, 69, 88), (48, 209, 255), (102, 222, 84), (255, 122, 214), (255, 149, 0), (178, 140, 255),
-    (255, 255, 255),
-)  # fmt: skip
 # Ten steps of matplotlib's "inferno", dark to bright.
 RAMP: tuple[Color, ...] = (
     (0, 0, 4), (27, 12, 65), (74, 12, 107), (120, 28, 109), (165, 44, 96), (207, 68, 70), (237, 105, 37),
@@ -68,7 +63,7 @@ class Frame:
     @classmethod
     def of(cls, left: float, top: float, wide: float, high: float) -> Frame:
         """Everything from a corner, in a picture of limited size."""
-        scale = min(math.sqrt(_PIXELS / (wide * high)), _LONGEST / max(wide, high), _LARGEST_ZOOM)
+        scale = min(math.sqrt(_PIXELS / (wide * high)), _LONGEST / max(wide, high), LARGEST_ZOOM)
         return cls(left, top, wide, high, float(math.floor(scale)) if scale > 1 else scale)
 
     @property
@@ -80,6 +75,11 @@ class Frame:
     def place(self) -> tuple[float, float, float]:
         """What kernels want to know."""
         return float(self.left), float(self.top), float(self.scale)
+
+    @property
+    def native(self) -> Frame:
+        """The same part, in a picture with no more pixels than the image has."""
+        return self if self.scale <= 1 else Frame(self.left, self.top, self.wide, self.high, 1.0)
 
     def holds(self, x_px: Array, y_px: Array) -> Array:
         """Which positions lie in it, edges included."""
@@ -107,18 +107,34 @@ def has_image(export: Landscape) -> bool:
     return bool(export.channels)
 
 
-def image(export: Landscape, frame: Frame, channels: Sequence[str] | None = None) -> Array:
+def image(export: Landscape, frame: Frame) -> Array:
     """The image as the viewer shows it, its channels added up: uint8 ``(height, width, 3)``."""
-    names = list(export.channels) if channels is None else channels
-    total = np.zeros((*frame.shape, 3))
-    for name in names:
-        values = _sampled(export, name, frame)
-        if len(export.channels) == 1 and name in _PLAIN:
-            total += values
-        else:
-            bright = np.minimum(values.mean(2) * (FACTOR / 255), 1)
-            total += bright[..., None] * np.array(export.channels[name].color, float)
-    return np.minimum(total + 0.5, 255).astype(np.uint8)
+    return brightened(export, frame, most=1)[0]
+
+
+def brightened(
+    export: Landscape, frame: Frame, channels: Sequence[str] | None = None, most: float = _MOST_GAIN
+) -> tuple[Array, float]:
+    """The image, made brighter where it is dark: coarse levels are, as they are means.
+
+    Returns
+    -------
+    pixels
+        uint8 ``(height, width, 3)``, channels added up.
+    gain
+        How much brighter than in the viewer, 1 to `most`.
+    """
+    names = list(export.channels) if channels is None else list(channels)
+    planes = [_sampled(export, name, frame) for name in names]
+    if len(export.channels) == 1 and names[0] in _PLAIN:
+        return (planes[0] + 0.5).astype(np.uint8), 1.0
+    shares = [plane.mean(2) * (FACTOR / 255) for plane in planes]
+    bright = max(float(np.percentile(share, 99.5)) for share in shares)
+    gain = min(max(1 / bright, 1), most) if bright > 0 else 1.0
+    total = np.full((*frame.shape, 3), 0.5)
+    for name, share in zip(names, shares, strict=True):
+        total += np.minimum(gain * share, 1)[..., None] * np.array(export.channels[name].color, float)
+    return np.minimum(total, 255).astype(np.uint8), gain
 
 
 def _sampled(export: Landscape, channel: str, frame: Frame) -> Array:
@@ -141,8 +157,13 @@ def _sampled(export: Landscape, channel: str, frame: Frame) -> Array:
     for column in range(first // size, min((last - 1) // size + 1, n_columns)):
         for row in range(top_row // size, min((bottom - 1) // size + 1, n_rows)):
             tile = export.image_tile(channel, level, column, row)
-            tile = np.repeat(tile[..., None], 3, 2) if tile.ndim == 2 else np.repeat(tile, 3, 2)[..., :3] \
-                if tile.shape[2] < 3 else tile[..., :3]
+            tile = (
+                np.repeat(tile[..., None], 3, 2)
+                if tile.ndim == 2
+                else np.repeat(tile, 3, 2)[..., :3]
+                if tile.shape[2] < 3
+                else tile[..., :3]
+            )
             y, x = row * size - top_row, column * size - first
             cut = tile[max(-y, 0) : max(window.shape[0] - y, 0), max(-x, 0) : max(window.shape[1] - x, 0)]
             y, x = max(y, 0), max(x, 0)
@@ -199,17 +220,28 @@ def outlines_show(frame: Frame, n_outlines: int) -> bool:
 
 def dots(cells: CellMap, frame: Frame) -> Array:
     """Cells as discs in the colours of their clusters: uint8 ``(height, width, 4)``."""
-    out = np.zeros((*frame.shape, 4), np.float32)
-    room = out.shape[0] * out.shape[1] / max(cells.codes.size, 1)
-    radius = min(max(0.35 * math.sqrt(room), 0.7), 4.0)
-    draw.discs(cells.x_px, cells.y_px, cells.palette[cells.codes], *frame.place, radius, 0.0, out)
-    return _straight(out)
+    out = np.full(frame.shape, -1, np.int64)
+    radius = min(0.5 * math.sqrt(out.size / max(cells.codes.size, 1)), 6.0)
+    draw.discs(cells.x_px, cells.y_px, cells.codes, *frame.place, radius, 0.0, out)
+    return colored(out, cells.palette)
+
+
+def colored(labels: Array, colors: Array) -> Array:
+    """Colours of labels: nothing for -1, shade for -2."""
+    table = np.full((len(colors) + 2, 4), 255, np.uint8)
+    table[:-2, :3] = colors
+    table[-2:] = [[0, 0, 0, 160], [0, 0, 0, 0]]
+    found: Array = table[labels]
+    return found
 
 
 def outline_layers(
-    export: Landscape, tiles: Iterable[tuple[int, int]], frame: Frame, cells: CellMap, half: float
+    export: Landscape, tiles: Iterable[tuple[int, int]], frame: Frame, cells: CellMap, half: float, alpha: float
 ) -> tuple[Array, Array]:
-    """Outlines of these tiles: as lines, uint8 ``(height, width, 4)``, and filled, alike."""
+    """Outlines of these tiles: as lines, uint8 ``(height, width, 4)``, and filled, alike.
+
+    Lines are `half` pixels of the picture to either side, and let what is below shine through.
+    """
     height, width = frame.shape
     lines = np.zeros((height, width), np.float32)
     labels = np.full((2 * height, 2 * width), -1, np.int64)
@@ -219,22 +251,20 @@ def outline_layers(
         xy, offsets = np.array(found.xy_px, np.float64, order="C"), np.array(found.offsets, np.int64)
         draw.strokes(xy, offsets, left, top, scale, half, lines)
         draw.fill(xy, offsets, cells.labels(found.cells), left, top, 2 * scale, labels)
-    stroked = np.empty((height, width, 4), np.uint8)
-    stroked[..., :3] = OUTLINE
-    stroked[..., 3] = (lines * 255 + 0.5).astype(np.uint8)
-    stroked[stroked[..., 3] == 0] = 0
-    colors = np.concatenate([cells.palette, [[0, 0, 0]]])
-    sub = np.empty((2 * height, 2 * width, 4), np.float32)
-    sub[..., :3] = colors[labels]
-    sub[..., 3] = labels >= 0
+    stroked = np.zeros((height, width, 4), np.uint8)
+    # Few steps are stored in fewer bytes.
+    stroked[..., 3] = np.round(lines * 6) * (255 * alpha / 6)
+    stroked[stroked[..., 3] > 0, :3] = OUTLINE
+    sub = colored(labels, cells.palette).astype(np.float32)
+    sub[..., :3] *= sub[..., 3:] / 255
     return stroked, _straight(sub.reshape(height, 2, width, 2, 4).mean((1, 3)))
 
 
 def _straight(out: Array) -> Array:
     """uint8 red, green, blue, alpha of colours that are multiplied by their alpha."""
-    alpha = out[..., 3:]
-    colors = np.where(alpha > 0, out[..., :3] / np.maximum(alpha, 1e-6), 0)
-    return (np.concatenate([np.minimum(colors, 255), alpha * 255], 2) + 0.5).astype(np.uint8)
+    share = out[..., 3:] / 255
+    colors = np.where(share > 0, out[..., :3] / np.maximum(share, 1e-6), 0)
+    return (np.concatenate([np.minimum(colors, 255), out[..., 3:]], 2) + 0.5).astype(np.uint8)
 
 
 def flat(layers: Sequence[Array], ground: Color = (0, 0, 0)) -> Array:
@@ -293,7 +323,7 @@ def density(export: Landscape, counts: Mapping[tuple[int, int], int], frame: Fra
         return None
     low, high = (float(value) for value in np.percentile(there, [1, 99.9]))
     share = np.log(np.maximum(values, low) / low) / max(math.log(high / low), 1e-9)
-    index = np.where(values > 0, 1 + np.minimum(share, 1) * 254, 0).astype(np.int64)
+    index = np.where(values > 0, 1 + np.minimum(share, 1) * (_STEPS - 1), 0).astype(np.int64)
     return Density(_ramp()[index], low / area, high / area, bin_px, inside)
 
 
@@ -323,93 +353,8 @@ def _by_tile(counts: Mapping[tuple[int, int], int], size: int, frame: Frame) -> 
 
 
 def _ramp() -> Array:
-    """256 colours, the first for nothing."""
-    steps = np.linspace(0, len(RAMP) - 1, 255)
+    """Colours from nothing to most."""
+    steps = np.linspace(0, len(RAMP) - 1, _STEPS)
     colors = np.stack([np.interp(steps, np.arange(len(RAMP)), [one[k] for one in RAMP]) for k in range(3)], 1)
     # What is there at all is brighter than nothing.
     return np.concatenate([[[0, 0, 4]], np.maximum(colors, [22, 11, 48])]).astype(np.uint8)
-
-
-# --- details
-
-
-def detail_places(
-    export: Landscape, counts: Mapping[tuple[int, int], int], cells: CellMap, whole: Frame
-) -> list[Frame]:
-    """Up to two parts at full resolution: where most is, and where much is far from there."""
-    # How far apart cells are.
-    spacing = math.sqrt(whole.wide * whole.high / max(cells.codes.size, 1))
-    edge = min(max(round(spacing * _DETAIL_CELLS), 96), _DETAIL)
-    size = export.tile_size
-    if not counts:
-        size = edge
-        inside = whole.holds(cells.x_px, cells.y_px)
-        tiles = np.floor(np.stack([cells.x_px[inside], cells.y_px[inside]], 1) / size).astype(np.int64)
-        places, found = np.unique(tiles, axis=0, return_counts=True)
-        counts = {(int(i), int(j)): int(count) for (i, j), count in zip(places, found, strict=True)}
-    counts = {tile: counts[tile] for tile in whole.touched(counts, size)}
-    if not counts:
-        return [_detail(whole, whole.left + whole.wide / 2, whole.top + whole.high / 2, edge)]
-    reach = min(round((edge / size - 1) / 2), 4) if edge > size else 0
-    near = [(i, j) for i in range(-reach, reach + 1) for j in range(-reach, reach + 1)]
-    scores = np.array([sum(counts.get((i + di, j + dj), 0) for di, dj in near) for i, j in counts], float)
-    tiles = np.array(list(counts))
-    first = int(np.argmax(scores))
-    apart = np.hypot(*(tiles - tiles[first]).T) * size
-    # To the side as well as along: a wrong scale shows more the further from the corner.
-    second = int(np.argmax(scores * np.minimum(apart / (0.6 * math.hypot(whole.wide, whole.high)), 1)))
-    chosen = [first, second] if apart[second] > 1.5 * edge else [first]
-    centres = [_densest(export, tuple(tiles[k].tolist()), size, edge, counts) for k in chosen]
-    return [_detail(whole, x, y, edge) for x, y in centres]
-
-
-def _densest(
-    export: Landscape, tile: tuple[int, int], size: int, edge: int, counts: Mapping[tuple[int, int], int]
-) -> tuple[float, float]:
-    """Centre of a tile, or of the part of a large tile with most transcripts."""
-    i, j = tile
-    if size <= 2 * edge or counts[tile] > MOST_POINTS:
-        return (i + 0.5) * size, (j + 0.5) * size
-    found = export.transcripts(i, j)
-    n_bins = min(-(-size // edge), 1000)
-    bins = np.zeros((n_bins, n_bins), np.int64)
-    x, y = np.ascontiguousarray(found.x_px), np.ascontiguousarray(found.y_px)
-    draw.tally(x, y, float(i * size), float(j * size), n_bins / size, bins)
-    row, column = np.unravel_index(int(np.argmax(bins)), bins.shape)
-    return i * size + (int(column) + 0.5) * size / n_bins, j * size + (int(row) + 0.5) * size / n_bins
-
-
-def _detail(whole: Frame, x: float, y: float, edge: int) -> Frame:
-    wide, high = min(float(edge), whole.wide), min(float(edge), whole.high)
-    left = min(max(round(x - wide / 2), whole.left), whole.left + whole.wide - wide)
-    top = min(max(round(y - high / 2), whole.top), whole.top + whole.high - high)
-    zoom = min(max(_DETAIL // max(math.ceil(max(wide, high)), 1), 1), _LARGEST_ZOOM)
-    return Frame(left, top, wide, high, float(zoom))
-
-
-def points(
-    export: Landscape, counts: Mapping[tuple[int, int], int], frame: Frame
-) -> tuple[Array, Array, Array] | None:
-    """Genes and positions of the transcripts in a frame; None where its tiles hold too many to be read."""
-    tiles = frame.touched(counts, export.tile_size)
-    if sum(counts[tile] for tile in tiles) > MOST_POINTS:
-        return None
-    parts: list[tuple[Array, ...]] = [(np.empty(0, np.int64), np.empty(0), np.empty(0))]
-    for tile in tiles:
-        found = export.transcripts(*tile)
-        inside = frame.holds(found.x_px, found.y_px)
-        parts.append((found.genes[inside], found.x_px[inside], found.y_px[inside]))
-    genes, x_px, y_px = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return genes, x_px, y_px
-
-
-def spots(found: tuple[Array, Array, Array], top: Sequence[int], frame: Frame) -> Array:
-    """Transcripts of these genes as discs in `GENE_COLORS`: uint8 ``(height, width, 4)``."""
-    out = np.zeros((*frame.shape, 4), np.float32)
-    genes, x_px, y_px = found
-    n_shown = int(np.isin(genes, top).sum())
-    radius = 2.3 if n_shown < 5000 else 1.8 if n_shown < 15_000 else 1.2
-    for gene, color in zip(top, GENE_COLORS, strict=False):
-        x, y = x_px[genes == gene], y_px[genes == gene]
-        draw.discs(x, y, np.full((x.size, 3), color, np.uint8), *frame.place, radius, 0.8, out)
-    return _straight(out)

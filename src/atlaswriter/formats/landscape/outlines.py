@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from atlaswriter.engine.gather import Gathering, Grouped, Part
+from atlaswriter.engine.gather import Gathering, Part
 from atlaswriter.errors import InputError, Problem
 from atlaswriter.formats.landscape import layout
 from atlaswriter.formats.landscape.catalogue import Genes
@@ -43,17 +43,19 @@ class Tally:
         Holes and further parts.
     drawn
         bool (n_cells,): cells with an outline.
-    first, last
-        Smallest and largest tile that holds any, in both directions.
+    extent
+        How far from the origin vertices are at most, in hundredths of a pixel.
+    last
+        Largest tile that holds any, in both directions.
     """
 
     drawn: NDArray[np.bool_]
+    extent: int = 0
     kept: int = 0
     unknown: int = 0
     left_out: int = 0
     degenerate: int = 0
     dropped: int = 0
-    first: NDArray[np.int64] = field(default_factory=lambda: np.full(2, np.iinfo(np.int64).max))
     last: NDArray[np.int64] = field(default_factory=lambda: np.full(2, np.iinfo(np.int64).min))
 
 
@@ -79,7 +81,7 @@ class OutlineReader:
     def __init__(
         self, outlines: Outlines, to_px: NDArray[np.float64], cells: CellIds, job: Job, segmentation: str | None
     ) -> None:
-        self._segmentation, self._cells = segmentation, cells
+        self.segmentation, self._cells = segmentation, cells
         self.tally = Tally(np.zeros(cells.n_cells, np.bool_))
         self._outlines, self._job = outlines, job
         self._to_px = np.ascontiguousarray(to_px[:2]).ravel()
@@ -90,21 +92,25 @@ class OutlineReader:
         """Largest tile that holds any, in both directions."""
         return self.tally.last
 
-    def kind(self, genes: Genes) -> OutlineTiles:
-        """How they are written."""
+    @property
+    def extent(self) -> int:
+        """How far from the origin positions are at most, in hundredths of a pixel."""
+        return self.tally.extent
+
+    def kind(self, job: Job, genes: Genes) -> OutlineTiles:
+        """How they are written, by a job that knows its style."""
         del genes
-        return OutlineTiles(self._job, self._cells.n_cells, self._segmentation)
+        return OutlineTiles(job, self._cells.n_cells, self.segmentation)
 
     def read(self, room: int) -> None:
         """Read everything; what does not fit in `room` bytes, which the caller has drawn, goes to temporary files."""
-        folder = layout.outlines_dir(self._segmentation)
+        folder = layout.outlines_dir(self.segmentation)
         gathering = self.gathering = Gathering(_DTYPES, room, lambda: self._job.sink.scratch() / folder)
         team = self._job.team
         for number, batch in enumerate(self._outlines.batches()):
             memory = _VERTEX_BYTES * batch.x.size
             team.submit(self._add, number, batch, gathering, memory=memory, what="reading outlines")
         team.wait()
-        gathering.finish()
 
     def _add(self, number: int, batch: Rings, gathering: Gathering) -> None:
         n_rings = batch.offsets.size - 1
@@ -120,15 +126,16 @@ class OutlineReader:
             raise InputError(Problem(self._outlines.location, found, "remove or mend them"))
         ids = self._cells.ids_of(batch.names)
         good = (state == rings.GOOD) & (ids >= 0)
-        self._note(batch, state, ids, good, i, j)
+        n_vertices = int(sizes.sum())
+        furthest = max(int(np.abs(axis[:n_vertices].astype(np.int64)).max(initial=0)) for axis in (x, y))
+        self._note(batch, state, ids, good, np.column_stack([i, j])[good], furthest)
         if good.any():
             gathering.add((number, 0), _grouped(ids, i, j, sizes, x, y, good))
         self._job.progress.add(8 * batch.x.size)
 
     def _note(
-        self, batch: Rings, state: Array, ids: Array, good: Array, i: NDArray[np.int64], j: NDArray[np.int64]
+        self, batch: Rings, state: Array, ids: Array, good: Array, tiles: NDArray[np.int64], furthest: int
     ) -> None:
-        tiles = np.column_stack([i[good], j[good]])
         with self._guard:
             tally = self.tally
             tally.kept += int(good.sum())
@@ -137,8 +144,8 @@ class OutlineReader:
             tally.degenerate += int((state == rings.DEGENERATE).sum())
             tally.dropped += batch.n_dropped
             tally.drawn[ids[good]] = True
+            tally.extent = max(tally.extent, furthest)
             if len(tiles):
-                tally.first = np.minimum(tally.first, tiles.min(axis=0))
                 tally.last = np.maximum(tally.last, tiles.max(axis=0))
 
 
@@ -164,13 +171,13 @@ class OutlineTiles:
         self._job, self._segmentation = job, segmentation
         self._id_type = job.style.id_type(n_cells)
         self.directory = layout.outlines_dir(segmentation)
-        self.tile_type = pa.int64() if job.options.compat else pa.int32()
+        self.tile_type, self.rows_key = pa.int64() if job.options.compat else pa.int32(), self.directory
 
     def path(self, i: int, j: int) -> str:
         """File of one loose tile."""
         return layout.outline_tile(i, j, self._segmentation)
 
-    def columns(self, i: int, j: int, found: Grouped, position: int) -> dict[str, pa.Array]:
+    def columns(self, i: int, j: int, found: Part, position: int) -> dict[str, pa.Array]:
         """Rings in pixels of the image, and cell ids, ascending."""
         del i, j
         ids, sizes, x, y = found.of(position)

@@ -80,6 +80,8 @@ class Style:
             "compression": "zstd",
             "compression_level": _LEVEL,
             "write_statistics": False,
+            # So that a changed byte can be found.
+            "write_page_checksum": True,
             # What pandas needs is kept there.
             "store_schema": schema.metadata is not None,
             "use_dictionary": [leaf for field in schema if (leaf := _leaf(field)) not in encoding] or False,

@@ -46,6 +46,7 @@ figure,.card{background:var(--card);border:1px solid var(--line);border-radius:1
 .stage{display:block;position:relative;width:100%;margin:0 auto;background:#000;border-radius:6px;overflow:hidden;
 cursor:zoom-in}
 .stage img{position:absolute;inset:0;width:100%;height:100%;display:block}
+.veil{opacity:.55}
 .sharp img{image-rendering:pixelated}
 .zoom{position:absolute;opacity:0;pointer-events:none}
 .stage:has(.zoom:focus-visible){outline:2px solid var(--accent)}
@@ -55,7 +56,7 @@ visibility:hidden}
 line-height:1.5;text-align:center;white-space:nowrap;text-shadow:0 0 3px #000,0 0 3px #000,0 0 2px #000;
 filter:drop-shadow(0 0 1px #000)}
 .box{position:absolute;border:1.5px solid #fff;box-shadow:0 0 0 1px #000a;min-width:8px;min-height:8px}
-.box b{position:absolute;left:2px;bottom:100%;font-size:12px;line-height:1.3;color:#fff;
+.box b{position:absolute;left:4px;top:1px;font-size:12px;line-height:1.3;color:#fff;
 text-shadow:0 0 3px #000,0 0 3px #000,0 0 2px #000}
 figcaption{margin-top:10px;font-size:13px;color:var(--soft)}
 .legend{display:grid;grid-template-columns:repeat(auto-fill,minmax(120px,1fr));gap:3px 16px;margin-top:10px;
@@ -82,6 +83,7 @@ td:has(>u){width:30%;text-align:left}
 td>u{display:block;height:8px;min-width:1px;border-radius:2px;background:var(--accent);opacity:.75}
 .dot{display:inline-block;width:10px;height:10px;border-radius:3px;border:1px solid #fff3;margin-right:8px}
 .thumb{display:block;max-width:72px;max-height:72px;border-radius:4px}
+.channel{display:flex;align-items:center;gap:12px}
 .matrix{display:inline-block;text-align:right}
 code{font:12px ui-monospace,Menlo,Consolas,monospace;margin-left:10px}
 @media (max-width:600px){main{padding:24px 14px 48px}h1{font-size:25px}}

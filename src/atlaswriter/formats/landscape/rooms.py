@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
-
 from atlaswriter.engine import strategy
 from atlaswriter.engine.run import Team
 from atlaswriter.formats.landscape.genes import encoding_room
@@ -20,8 +18,6 @@ from atlaswriter.units import usable_cpus
 WORKER_BYTES = 24 << 20
 # For writing tiles while the records of all others are held; more where a tile is larger.
 _WRITING_BYTES = 48 << 20
-# Positions may be so far outside of image and cells, pixels, before float32 would have to be given up for them.
-_MARGIN = 1000
 
 
 def workers(prepared: Export) -> int:
@@ -71,13 +67,6 @@ def records(prepared: Export, team: Team) -> Iterator[int]:
         yield room
     finally:
         team.budget.give_back(room)
-
-
-def extent(prepared: Export) -> float:
-    """How far from the origin positions may be, pixels."""
-    sizes = [size for plane in prepared.spatial.planes for size in plane.pixels.shape[:2]]
-    furthest = [float(np.abs(part.cells.xy).max(initial=0)) for part in prepared.segmented]
-    return max([*sizes, *furthest]) + _MARGIN
 
 
 def progress_bytes(prepared: Export) -> int:

@@ -6,7 +6,7 @@ from atlaswriter.errors import listed
 from atlaswriter.formats.landscape.catalogue import Genes
 from atlaswriter.formats.landscape.model import Export, Segmented
 from atlaswriter.formats.landscape.outlines import Tally as OutlineTally
-from atlaswriter.formats.landscape.tiles import TileWriter
+from atlaswriter.formats.landscape.tiles import Source, TileWriter
 from atlaswriter.formats.landscape.transcripts import Tally as TranscriptTally
 from atlaswriter.report import Report
 
@@ -37,7 +37,6 @@ class Summary:
 
     def transcripts(self, tally: TranscriptTally) -> None:
         """What became of the transcripts."""
-        self._contents["transcripts"] = tally.kept
         reasons = {"outside of the region": tally.outside, "of lower quality": tally.poor}
         reasons["of features that are not exported"] = tally.unwanted
         left_out = [f"{count:,} {reason}" for reason, count in reasons.items() if count]
@@ -48,7 +47,6 @@ class Summary:
 
     def outlines(self, part: Segmented, tally: OutlineTally) -> None:
         """What became of the outlines."""
-        self._contents[_of("outlines", part)] = tally.kept
         bare = int((~tally.drawn).sum())
         several = tally.kept - int(tally.drawn.sum())
         for count, what in (
@@ -61,8 +59,10 @@ class Summary:
             if count:
                 self._warn(part, f"{count:,} {what}")
 
-    def tiles(self, what: str, writer: TileWriter) -> None:
-        """How many tiles there are."""
+    def tiles(self, source: Source, writer: TileWriter) -> None:
+        """What tiles hold, and how many there are."""
+        what = source.what if source.segmentation is None else f"{source.what} of {source.segmentation}"
+        self._contents[what] = writer.n_rows
         self._contents[f"tiles of {what}"] = writer.n_tiles
         if writer.negative:
             kept = "in tiles of their own, which the viewer asks for"

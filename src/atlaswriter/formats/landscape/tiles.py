@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from atlaswriter.engine.gather import Gathering, Grouped
+from atlaswriter.engine.gather import Gathering, Part
 from atlaswriter.formats.landscape import layout
 from atlaswriter.formats.landscape.catalogue import Genes
 from atlaswriter.formats.landscape.job import Job
@@ -72,19 +72,26 @@ class Source(Protocol):
     ----------
     what
         ``"transcripts"`` or ``"outlines"``.
+    segmentation
+        Name of the segmentation they belong to; None for the first one, and where they belong to none.
     gathering
         The records.
     """
 
     what: str
+    segmentation: str | None
     gathering: Gathering
 
     @property
     def last(self) -> NDArray[np.int64]:
         """Largest tile that holds any, in both directions, int64 (2,)."""
 
-    def kind(self, genes: Genes) -> Kind:
-        """How they are written."""
+    @property
+    def extent(self) -> int:
+        """How far from the origin positions are at most, in hundredths of a pixel."""
+
+    def kind(self, job: Job, genes: Genes) -> Kind:
+        """How they are written, by a job that knows its style."""
 
 
 class Kind(Protocol):
@@ -95,13 +102,17 @@ class Kind(Protocol):
         """Folder of its files."""
 
     @property
+    def rows_key(self) -> str:
+        """What the parameters call the number of all rows."""
+
+    @property
     def tile_type(self) -> pa.DataType:
         """Of the tile's numbers in row-group mode."""
 
     def path(self, i: int, j: int) -> str:
         """File of one loose tile."""
 
-    def columns(self, i: int, j: int, found: Grouped, position: int) -> dict[str, pa.Array]:
+    def columns(self, i: int, j: int, found: Part, position: int) -> dict[str, pa.Array]:
         """Content of one tile."""
 
     def empty(self) -> dict[str, pa.Array]:
@@ -116,6 +127,8 @@ class TileWriter:
     ----------
     n_tiles
         Tiles that are not empty.
+    n_rows
+        Records that were written.
     negative
         Records of tiles left of or above the image, which row-group mode cannot hold.
     files
@@ -126,15 +139,18 @@ class TileWriter:
     kind: Kind
     gathering: Gathering
     n_tiles: int = 0
+    n_rows: int = 0
     negative: int = 0
     files: list[str] = field(default_factory=list)
 
     def write(self, grid: Grid) -> None:
         """Write all tiles; waits for them."""
         self.job.sink.make_dir(self.kind.directory)
-        keys = self.gathering.keys
-        self.n_tiles = keys.size
-        self.negative = int(self.gathering.sizes(0)[(keys < key_of(0, 0)) | ((keys & _MASK) < _BIAS)].sum())
+        keys, sizes = self.gathering.keys, self.gathering.sizes(0)
+        outside = (keys < key_of(0, 0)) | ((keys & _MASK) < _BIAS)
+        self.negative = int(sizes[outside].sum())
+        held = ~outside if self.job.options.row_groups else np.ones_like(outside)
+        self.n_tiles, self.n_rows = int(held.sum()), int(sizes[held].sum())
         work = self._chunks(grid) if self.job.options.row_groups else self._loose()
         for future in list(work):
             future.result()

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from atlaswriter.engine.gather import Gathering, Grouped, Part
+from atlaswriter.engine.gather import Gathering, Part
 from atlaswriter.errors import InputError, Problem
 from atlaswriter.formats.landscape import layout
 from atlaswriter.formats.landscape.catalogue import Catalogue, Genes
@@ -24,8 +24,8 @@ from atlaswriter.sources.spatial import Transcripts
 # Transcripts grouped together; what a thread holds of each of them meanwhile: as read, in pixels, grouped.
 _PART_ROWS = 1 << 19
 _ROW_BYTES = 40
-# Tiles that one part may be spread over.
-_MOST_TILES = 1 << 24
+# Tiles that one part may be spread over to be counted; 8 bytes each.
+_MOST_TILES = 1 << 20
 
 
 @dataclass
@@ -69,6 +69,7 @@ class TranscriptReader:
     """
 
     what = "transcripts"
+    segmentation: str | None = None
     # Bytes of a transcript while it is held, mostly.
     RECORD_BYTES = 6
 
@@ -96,11 +97,17 @@ class TranscriptReader:
     def thread_room_of(transcripts: Transcripts) -> int:
         """Bytes that one thread takes while it reads."""
         names = (transcripts.gene, transcripts.x, transcripts.y, transcripts.quality)
-        return transcripts.table.room([name for name in names if name]) + _ROW_BYTES * 2 * _PART_ROWS
+        return transcripts.table.room([name for name in names if name]) + _ROW_BYTES * 2 * _PART_ROWS + 8 * _MOST_TILES
 
-    def kind(self, genes: Genes) -> TranscriptTiles:
-        """How they are written."""
-        return TranscriptTiles(self._job, genes.ids)
+    @property
+    def extent(self) -> int:
+        """How far from the origin positions are at most, in hundredths of a pixel."""
+        furthest = np.abs([self.tally.first, self.tally.last + 1]).max() if self.tally.kept else 0
+        return int(furthest) * self._job.options.edge
+
+    def kind(self, job: Job, genes: Genes) -> TranscriptTiles:
+        """How they are written, by a job that knows its style."""
+        return TranscriptTiles(job, genes.ids)
 
     def read(self, room: int) -> None:
         """Read everything; what does not fit in `room` bytes, which the caller has drawn, goes to temporary files."""
@@ -115,7 +122,6 @@ class TranscriptReader:
         for future in work:
             future.result()
             team.raise_if_failed()
-        gathering.finish()
 
     def _read_part(self, part: int, gathering: Gathering) -> None:
         for number, columns in enumerate(self._blocks(part)):
@@ -187,21 +193,31 @@ class TranscriptReader:
     def _grouped(self, x: NDArray[np.int32], y: NDArray[np.int32], genes: NDArray[np.int32]) -> Part | None:
         if not x.size:
             return None
-        edge = np.int32(self._job.options.edge)
+        edge = self._job.options.edge
         first_i, first_j = int(x.min()) // edge, int(y.min()) // edge
         n_i, n_j = int(x.max()) // edge - first_i + 1, int(y.max()) // edge - first_j + 1
         if n_i * n_j > _MOST_TILES:
-            found = f"positions reach over {n_i:,} x {n_j:,} tiles"
-            self._refuse(found, "check the positions and the transform, or use larger tiles (tile_size=, --tile-size)")
+            return self._sorted(x, y, genes)
         counts = np.zeros(n_i * n_j, np.int64)
-        bins.count(x, y, edge, first_i, first_j, n_j, counts)
+        bins.count(x, y, np.int32(edge), first_i, first_j, n_j, counts)
         tiles = np.flatnonzero(counts)
         offsets = np.r_[0, np.cumsum(counts[tiles])]
-        cursor = np.zeros(n_i * n_j, np.int64)
-        cursor[tiles] = offsets[:-1]
+        counts[tiles] = offsets[:-1]
         columns = tuple(np.empty(x.size, dtype) for dtype in self._dtypes)
-        bins.group(x, y, genes, edge, first_i, first_j, n_j, cursor, *columns)
+        bins.group(x, y, genes, np.int32(edge), first_i, first_j, n_j, counts, *columns)
         keys = key_of(first_i + tiles // n_j, first_j + tiles % n_j)
+        return Part(keys, (offsets,) * len(columns), columns)
+
+    def _sorted(self, x: NDArray[np.int32], y: NDArray[np.int32], genes: NDArray[np.int32]) -> Part:
+        """As `_grouped`, for positions so far apart that most tiles between them are empty."""
+        edge = self._job.options.edge
+        i, j = (axis.astype(np.int64) // edge for axis in (x, y))
+        every = key_of(i, j)
+        order = np.argsort(every, kind="stable")
+        keys, firsts = np.unique(every[order], return_index=True)
+        offsets = np.r_[firsts, x.size].astype(np.int64)
+        values = (x - i * edge, y - j * edge, genes)
+        columns = tuple(value[order].astype(dtype) for value, dtype in zip(values, self._dtypes, strict=True))
         return Part(keys, (offsets,) * len(columns), columns)
 
 
@@ -225,13 +241,13 @@ class TranscriptTiles:
         self._id_type = job.style.id_type(ids.size)
         self._ids = ids.astype(self._id_type.to_pandas_dtype())
         self.directory = layout.transcripts_dir(job.options.row_groups)
-        self.tile_type = pa.int32()
+        self.tile_type, self.rows_key = pa.int32(), "transcripts"
 
     def path(self, i: int, j: int) -> str:
         """File of one loose tile."""
         return layout.transcript_tile(i, j)
 
-    def columns(self, i: int, j: int, found: Grouped, position: int) -> dict[str, pa.Array]:
+    def columns(self, i: int, j: int, found: Part, position: int) -> dict[str, pa.Array]:
         """Gene ids, and positions in pixels of the image."""
         x, y, codes = found.of(position)
         xy = np.empty(2 * x.size, self._job.style.real_dtype)

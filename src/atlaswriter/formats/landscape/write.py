@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from atlaswriter import __version__
@@ -58,8 +60,7 @@ def export(prepared: Export) -> Report:
         FolderSink(prepared.target, force=options.force, spill_dir=spill_dir) as sink,
         Team(workers, budget) as team,
     ):
-        style = Style.of(options.compat, rooms.extent(prepared))
-        job = Job(options, style, team, sink, Progress(resources.progress))
+        job = Job(options, Style.of(options.compat, 0), team, sink, Progress(resources.progress))
         with job.progress.phase(prepared.target.name, rooms.progress_bytes(prepared)):
             _Writer(prepared, job).run()
         with report.phase("publish"):
@@ -91,6 +92,7 @@ class _Writer:
         self.report, self.spatial = prepared.report, prepared.spatial
         self.summary = Summary(prepared)
         self.row_group_files: dict[str, Any] = {}
+        self.rows: dict[str, int] = {}
         self.grid = Grid(1, 1)
 
     def run(self) -> None:
@@ -125,12 +127,18 @@ class _Writer:
                     with self.report.phase("outlines"):
                         held = sum(source.gathering.held for source in sources)
                         sources.append(self._read_outlines(part, room - held))
+            self.job = replace(self.job, style=Style.of(self.job.options.compat, self._extent(sources)))
             self.grid = Grid.covering(self.spatial.planes, sources, self.job.options.tile_size)
             for source in sources:
                 self._write_tiles(source, genes)
             sources.clear()
             trim_memory()
         return genes
+
+    def _extent(self, sources: list[Source]) -> float:
+        """How far from the origin positions are at most, pixels; known once all are read."""
+        furthest = [float(np.abs(part.cells.xy).max(initial=0)) for part in self.prepared.segmented]
+        return max([*furthest, *(source.extent / 100 for source in sources)])
 
     def _read_transcripts(self, room: int) -> TranscriptReader:
         catalogue, size_px = self.prepared.catalogue, self.prepared.size_px
@@ -156,10 +164,11 @@ class _Writer:
 
     def _write_tiles(self, source: Source, genes: Genes) -> None:
         with self.report.phase(source.what):
-            writer = TileWriter(self.job, source.kind(genes), source.gathering)
+            writer = TileWriter(self.job, source.kind(self.job, genes), source.gathering)
             writer.write(self.grid)
             self.row_group_files[writer.kind.directory] = writer.parameters(self.grid)
-            self.summary.tiles(source.what, writer)
+            self.rows[writer.kind.rows_key] = writer.n_rows
+            self.summary.tiles(source, writer)
             source.gathering.release()
 
     def _genes(self, part: Segmented, genes: Genes) -> None:
@@ -198,7 +207,7 @@ class _Writer:
             image_info=images.info,
             image_scaling=images.scaling,
             row_groups=row_groups,
-            extra={"atlaswriter": {"version": __version__, **self.job.options.recorded()}},
+            extra={layout.WRITER: {"version": __version__, **self.job.options.recorded(), layout.ROWS: self.rows}},
         )
         self.job.write_json(layout.PARAMETERS, content)
 
