@@ -183,6 +183,73 @@ def scaling(report: dict[str, Any]) -> str:
     )
 
 
+def landscapes(results: dict[str, Any]) -> str:
+    """LandscapeFiles: beside the original writer, and of 400 million transcripts."""
+    parts = []
+    if "landscape_vs_celldega" in results:
+        parts.append(versus_celldega(results["landscape_vs_celldega"]))
+    if "landscape_large" in results:
+        parts.append(many_transcripts(results["landscape_large"]["results"]))
+    return "\n".join(["### LandscapeFiles\n", *parts]) if parts else ""
+
+
+def versus_celldega(report: dict[str, Any]) -> str:
+    """Whole processes and the transcript stage, beside celldega 0.27.0's own writer."""
+    ours, theirs, data, machine = report["atlaswriter"], report["celldega"], report["data"], report["machine"]
+    alone = report["transcripts"]
+    rows = [
+        ("whole process", ours, theirs, report["speedup"]),
+        ("transcripts alone", alone["atlaswriter"], alone["celldega"], alone["speedup"]),
+    ]
+    lines = [
+        f"Whole processes on one Xenium bundle of {data['transcripts']:,} transcripts, {data['cells']:,} cells and 4 channels of "
+        "4096 × 4096 pixels,",
+        f"against celldega 0.27.0's own writer: medians of {report['arguments']['repetitions']} interleaved runs with "
+        f"{report['arguments']['workers']} threads on {machine['usable_cpus']} cores of an {machine['cpu']}",
+        f"({report['date']}; `benchmarks/macro/landscape_vs_celldega.py`):",
+        "",
+        "| | celldega 0.27.0 | CPU | atlaswriter | CPU | ratio | of CPU time |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+        *(
+            f"| {name} | {two['seconds']:.1f} s | {two['cpu_seconds']:.1f} s | {one['seconds']:.2f} s | "
+            f"{one['cpu_seconds']:.2f} s | **{ratio['seconds']:.1f}×** | {ratio['cpu_seconds']:.1f}× |"
+            for name, one, two, ratio in rows
+        ),
+        "",
+        f"Peak memory {format_bytes(ours['peak_bytes'])} against {format_bytes(theirs['peak_bytes'])}. Bytes, ours over "
+        "theirs: "
+        + ", ".join(f"{name.replace('_', ' ')} {share:.2f}" for name, share in report["relative_bytes"].items())
+        + f", all {report['relative_size']['output_bytes']:.2f}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def many_transcripts(results: dict[str, Any]) -> str:
+    """400 million transcripts in 4 GiB, and how the cost grows."""
+    parts = []
+    if results.get("large", {}).get("full_size"):
+        large, run = results["large"], results["large"]["run"]
+        phases = ", ".join(
+            f"{name} {run['phases'][name]:.0f} s" for name in ("transcripts", "outlines", "genes", "image")
+        )
+        data = large["data"]
+        parts.append(
+            f"{data['transcripts']:,} transcripts, {data['cells']:,} cells, one channel of 2 gigapixels "
+            f"({format_bytes(data['input_bytes'])}) with `-M {large['budget']}`: "
+            f"{run['seconds']:.0f} s ({phases}),\npeak memory {format_bytes(run['peak_bytes'])}, "
+            f"{format_bytes(run['output_bytes'])} in {run['files']:,} files (`benchmarks/macro/landscape_large.py`).\n"
+        )
+    if "growth" in results:
+        sizes = results["growth"]["sizes"]
+        each = ", ".join(
+            f"{size['data']['transcripts'] / 1e6:.0f} million {size['cpu_seconds'] / size['data']['transcripts'] * 1e9:.0f} ns"
+            for size in sizes
+        )
+        parts.append(f"CPU time of a transcript, from the file to its tile: {each}.\n")
+    return "\n".join(parts)
+
+
 def section() -> str:
     """All that stands between the marks."""
     folder = ROOT / "benchmarks" / "results"
@@ -192,6 +259,7 @@ def section() -> str:
         whole_process(results["whole_process"]),
         encoding(results["encode_genes"]),
         any_size(results),
+        landscapes(results),
     ]
     return "\n".join(part for part in parts if part)
 

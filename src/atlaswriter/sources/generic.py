@@ -14,6 +14,7 @@ from atlaswriter.errors import InputError, Problem, Problems
 from atlaswriter.sources.annotated import Annotated, open_annotated
 from atlaswriter.sources.geometry import cells_of, column_among, open_outlines
 from atlaswriter.sources.images import keyed, open_planes
+from atlaswriter.sources.lazy import load
 from atlaswriter.sources.shapes import Floats, affine, read_affine
 from atlaswriter.sources.spatial import Cells, Outlines, Plane, Segmentation, Spatial, Transcripts
 from atlaswriter.sources.tables import open_table
@@ -28,6 +29,11 @@ GENE_COLUMNS = ("feature_name", "gene", "target", "Gene", "gene_name", "feature"
 X_COLUMNS = ("x_location", "global_x", "x_global_px", "x", "X")
 Y_COLUMNS = ("y_location", "global_y", "y_global_px", "y", "Y")
 QUALITY_COLUMNS = ("qv", "quality_score")
+
+# Where cells lie that have no positions in a tissue, and the edge of the square that the viewer takes for their image.
+_EMBEDDINGS = ("X_umap", "X_umap_2d")
+_SHOWN = 10_000.0
+_UNPLACED = "cells"
 
 
 def open_generic(
@@ -62,7 +68,7 @@ def open_generic(
     positions
         Where the cells are: key of an obsm entry, or names of two obs columns. By default ``obsm['spatial']``, or
         columns of a usual name. Data without any, without transcripts, polygons and images, is not spatial: its
-        cells are all at (0, 0) and its technology is ``"Chromium"``.
+        technology is ``"Chromium"``, and its cells are placed by their UMAP, or at (0, 0) without one.
     layer, raw
         Which counts: X by default.
     clusters
@@ -120,7 +126,7 @@ def open_generic(
         annotated.source.close()
         raise
     assert cells is not None and to_px is not None and planes is not None  # noqa: S101, PT018
-    kind = technology or ("Xenium" if spatial or cells.where != "cells" else "Chromium")
+    kind = technology or ("Xenium" if spatial or cells.where != _UNPLACED else "Chromium")
     segmentation = Segmentation(cells, counts, labels, outlines)
     return Spatial(annotated.source.location, kind, to_px, segmentation, table, planes, close=annotated.source.close)
 
@@ -130,9 +136,22 @@ def _cells(annotated: Annotated, given: str | tuple[str, str] | None, spatial: b
     if found is None and spatial:
         remedy = "name an obsm entry such as 'spatial', or two obs columns"
         raise InputError(Problem("positions", "the cells have none", remedy))
-    nowhere = np.zeros(len(annotated.names))
-    x, y, where = found or (nowhere, nowhere, "cells")
-    return cells_of(annotated.names, x, y, where)
+    if found is None:
+        found = *_embedded(annotated), _UNPLACED
+    return cells_of(annotated.names, *found)
+
+
+def _embedded(annotated: Annotated) -> tuple[Floats, Floats]:
+    """Cells without positions by their UMAP, over the square that the viewer shows; all at (0, 0) without one."""
+    shapes = annotated.source.obsm()
+    key = next((name for name in _EMBEDDINGS if name in shapes and shapes[name][1] >= 2), None)
+    if key is None:
+        return np.zeros(len(annotated.names)), np.zeros(len(annotated.names))
+    values = np.asarray(load(annotated.source.obsm_array(key)), np.float64)[:, :2]
+    low, high = values.min(axis=0, initial=np.inf), values.max(axis=0, initial=-np.inf)
+    x, y = ((values - low) * (_SHOWN / max(float((high - low).max()), 1e-300))).T.copy()
+    # Up in a plot is down in an image.
+    return x, y.max(initial=0.0) - y
 
 
 def open_transcripts(

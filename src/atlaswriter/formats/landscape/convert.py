@@ -81,7 +81,8 @@ def landscape(
     bundle
         Output folder of Xenium (versions 1 to 3) or MERSCOPE, a SpatialData Zarr store, or an AnnData (an object, an
         ``.h5ad`` file or a Zarr store) to which `transcripts`, `polygons` and `images` are given. It is only read.
-        An AnnData alone, without positions, becomes a data set without image (technology ``"Chromium"``).
+        An AnnData alone, without positions, becomes a data set without image (technology ``"Chromium"``) whose cells
+        are placed by their UMAP.
     out
         Folder to write.
     channels

@@ -221,7 +221,8 @@ def outlines_show(frame: Frame, n_outlines: int) -> bool:
 def dots(cells: CellMap, frame: Frame) -> Array:
     """Cells as discs in the colours of their clusters: uint8 ``(height, width, 4)``."""
     out = np.full(frame.shape, -1, np.int64)
-    radius = min(0.5 * math.sqrt(out.size / max(cells.codes.size, 1)), 6.0)
+    n_inside = int(frame.holds(cells.x_px, cells.y_px).sum())
+    radius = min(0.5 * math.sqrt(out.size / max(n_inside, 1)), 6.0)
     draw.discs(cells.x_px, cells.y_px, cells.codes, *frame.place, radius, 0.0, out)
     return colored(out, cells.palette)
 

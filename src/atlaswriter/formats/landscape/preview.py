@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from atlaswriter.formats.landscape import details, figures, layout
 from atlaswriter.formats.landscape.figures import Frame
 from atlaswriter.formats.landscape.previewfacts import Facts, css, hex_color
-from atlaswriter.formats.landscape.previewparts import CELLS, IMAGE, card, figure, legend, uri
+from atlaswriter.formats.landscape.previewparts import CELLS, GROUND, IMAGE, card, figure, legend, uri
 from atlaswriter.formats.landscape.previewstyle import HEAD, STYLE
 from atlaswriter.formats.landscape.read import Landscape, open_export
 from atlaswriter.sinks import fs
@@ -92,7 +92,8 @@ def _checks(facts: Facts) -> list[tuple[bool, str]]:
         found.append((not outside, _share("cells lie inside the image", n_cells - outside, n_cells)))
     if facts.density is not None and facts.pyramid is not None:
         inside = facts.density.inside
-        found.append((inside == facts.n_transcripts, _share("transcripts lie inside the image", inside, facts.n_transcripts)))
+        text = _share("transcripts lie inside the image", inside, facts.n_transcripts)
+        found.append((inside == facts.n_transcripts, text))
     elif facts.n_transcripts and facts.density is None:
         found.append((False, "No transcript lies inside the image."))
     elif not facts.n_transcripts:
@@ -209,8 +210,11 @@ def _details(facts: Facts) -> str:
         # Outlines are in the tile of their centre, and may reach into the frame from outside.
         tiles = frame.touched(facts.outline_counts, export.tile_size, min(frame.wide, 150))
         lines, _ = figures.outline_layers(export, tiles, frame, facts.cells, 0.9, 0.9)
-        layers = [(IMAGE if facts.pyramid is not None else "Ground", pixels)]
-        layers += [("Outlines", lines)] if tiles else []
+        layers = [(IMAGE if facts.pyramid is not None else GROUND, pixels)]
+        if tiles:
+            layers.append(("Outlines", lines))
+        elif facts.placed:
+            layers.append((CELLS, figures.dots(facts.cells, frame)))
         layers += [("Transcripts", details.spots(found, top, frame))] if found is not None and top else []
         where = f"x {frame.left:,.0f} to {frame.left + frame.wide:,.0f}, y {frame.top:,.0f} to "
         where += f"{frame.top + frame.high:,.0f} px"

@@ -20,8 +20,10 @@ Array = NDArray[Any]
 _MOST_BYTES, _QUALITIES = 250_000, (85, 70, 50, 30, 10)
 # Pixels of a photograph that are stored without loss.
 _SMALL = 1 << 16
+# A part of the picture that needs no box to tell where it is.
+_ALL = 0.9
 # Layers that are stored, or shown, in a way of their own.
-IMAGE, CELLS = "Image", "Cells"
+IMAGE, CELLS, GROUND = "Image", "Cells", "Ground"
 
 
 def figure(
@@ -43,7 +45,7 @@ def figure(
     toggles = "".join(
         f"<label><input type=checkbox checked class=t{k}>{escape(what)}</label>"
         for k, (what, _) in enumerate(layers)
-        if len(layers) > 1
+        if len(layers) > 1 and what != GROUND
     )
     style = f"aspect-ratio:{width}/{height};max-width:{max(760 * width / height, 240):.0f}px"
     return (
@@ -86,6 +88,8 @@ def _scale_bar(facts: Facts, frame: Frame) -> str:
 
 def _box(whole: Frame, one: Frame, name: str) -> str:
     height, width = (side / whole.scale for side in whole.shape)
+    if one.wide * one.high > _ALL * width * height:
+        return ""
     place = {
         "left": (one.left - whole.left) / width,
         "top": (one.top - whole.top) / height,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from atlaswriter.engine import strategy
 from atlaswriter.engine.run import Team
+from atlaswriter.engine.spill import refuse_full_disk
 from atlaswriter.formats.landscape.genes import encoding_room
 from atlaswriter.formats.landscape.model import Export
 from atlaswriter.formats.landscape.pyramid import pyramid_room
 from atlaswriter.formats.landscape.transcripts import TranscriptReader
+from atlaswriter.sinks import fs
 from atlaswriter.sources.base import matrix_bytes, n_bytes
 from atlaswriter.units import usable_cpus
 
@@ -62,6 +65,7 @@ def records(prepared: Export, team: Team) -> Iterator[int]:
     """Bytes for records that wait for their tile in memory, drawn while the context lasts."""
     chosen = prepared.resources.strategy
     room = 0 if chosen == strategy.SPILL else team.budget.free - team.workers * _busy(prepared)
+    refuse_full_disk(spill_folder(prepared), max(_record_bytes(prepared) - room, 0))
     team.budget.take(room, "transcripts and outlines")
     try:
         yield room
@@ -69,12 +73,22 @@ def records(prepared: Export, team: Team) -> Iterator[int]:
         team.budget.give_back(room)
 
 
+def spill_folder(prepared: Export) -> Path:
+    """Folder that exists, on the file system that temporary files go to."""
+    chosen = prepared.resources.spill_dir
+    return fs.nearest_existing(prepared.target.absolute().parent) if chosen is None else Path(chosen)
+
+
+def _record_bytes(prepared: Export) -> int:
+    """Bytes of all transcripts while they wait, where their number is known."""
+    transcripts = prepared.spatial.transcripts
+    return 0 if transcripts is None else TranscriptReader.RECORD_BYTES * (transcripts.table.n_rows or 0)
+
+
 def progress_bytes(prepared: Export) -> int:
     """What progress counts up to, about."""
     total = sum(n_bytes(plane.pixels) for plane in prepared.spatial.planes)
-    transcripts = prepared.spatial.transcripts
-    if transcripts is not None:
-        total += 2 * TranscriptReader.RECORD_BYTES * (transcripts.table.n_rows or 0)
+    total += 2 * _record_bytes(prepared)
     for part in prepared.segmented:
         total += 0 if part.counts is None else strategy.reading_bytes(part.counts.matrix)
         total += 0 if part.outlines is None else 2 * part.outlines.n_bytes
