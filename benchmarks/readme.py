@@ -202,8 +202,8 @@ def versus_celldega(report: dict[str, Any]) -> str:
         ("transcripts alone", alone["atlaswriter"], alone["celldega"], alone["speedup"]),
     ]
     lines = [
-        f"Whole processes on one Xenium bundle of {data['transcripts']:,} transcripts, {data['cells']:,} cells and 4 channels of "
-        "4096 × 4096 pixels,",
+        f"Whole processes on one Xenium bundle of {data['transcripts']:,} transcripts, {data['cells']:,} cells and "
+        "4 channels of 4096 × 4096 pixels,",
         f"against celldega 0.27.0's own writer: medians of {report['arguments']['repetitions']} interleaved runs with "
         f"{report['arguments']['workers']} threads on {machine['usable_cpus']} cores of an {machine['cpu']}",
         f"({report['date']}; `benchmarks/macro/landscape_vs_celldega.py`):",
@@ -216,8 +216,8 @@ def versus_celldega(report: dict[str, Any]) -> str:
             for name, one, two, ratio in rows
         ),
         "",
-        f"Peak memory {format_bytes(ours['peak_bytes'])} against {format_bytes(theirs['peak_bytes'])}. Bytes, ours over "
-        "theirs: "
+        f"Peak memory {format_bytes(ours['peak_bytes'])} against {format_bytes(theirs['peak_bytes'])}. "
+        "Bytes, ours over theirs: "
         + ", ".join(f"{name.replace('_', ' ')} {share:.2f}" for name, share in report["relative_bytes"].items())
         + f", all {report['relative_size']['output_bytes']:.2f}.",
         "",
@@ -241,11 +241,8 @@ def many_transcripts(results: dict[str, Any]) -> str:
             f"{format_bytes(run['output_bytes'])} in {run['files']:,} files (`benchmarks/macro/landscape_large.py`).\n"
         )
     if "growth" in results:
-        sizes = results["growth"]["sizes"]
-        each = ", ".join(
-            f"{size['data']['transcripts'] / 1e6:.0f} million {size['cpu_seconds'] / size['data']['transcripts'] * 1e9:.0f} ns"
-            for size in sizes
-        )
+        sizes = [(size["data"]["transcripts"], size["cpu_seconds"]) for size in results["growth"]["sizes"]]
+        each = ", ".join(f"{count / 1e6:.0f} million {seconds / count * 1e9:.0f} ns" for count, seconds in sizes)
         parts.append(f"CPU time of a transcript, from the file to its tile: {each}.\n")
     return "\n".join(parts)
 
