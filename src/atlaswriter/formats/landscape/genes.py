@@ -144,7 +144,9 @@ class GeneWriter:
 
     def _room(self, batch: Batch, piece: slice) -> int:
         sizes = batch.sizes[piece]
-        return batch.room(piece) + gene_room(int(sizes.max(initial=0)))
+        # The tables of a piece are written together into row groups.
+        at_once = sizes.max(initial=0) if self._series is None else sizes.sum()
+        return batch.room(piece) + gene_room(int(at_once))
 
     def _write(self, batch: Batch, piece: slice) -> None:
         columns = batch.read(piece)
@@ -194,7 +196,7 @@ class GeneWriter:
         columns = {
             "cell_id": self._cell_ids(ids),
             "expression": pa.array(values.astype(np.int64) if self._whole else values).cast(self._value_type),
-            "gene": pa.array([self.genes.names[gene]] * ids.size, pa.string()),
+            "gene": pa.repeat(pa.scalar(self.genes.names[gene], pa.string()), ids.size),
         }
         return self.job.style.table(columns)
 

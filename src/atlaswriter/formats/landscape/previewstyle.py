@@ -28,7 +28,7 @@ ul{list-style:none}
 background:var(--line);border:1px solid var(--line);border-radius:10px;overflow:hidden}
 .counts div{background:var(--card);padding:14px 18px}
 .counts dt{color:var(--soft);font-size:13px}
-.counts dd{font-size:24px;font-weight:600;letter-spacing:-.02em}
+.counts dd{font-size:clamp(17px,1.2vw + 12px,24px);font-weight:600;letter-spacing:-.02em}
 .checks{display:flex;flex-wrap:wrap;gap:6px 24px;margin-top:16px;font-size:14px;color:var(--soft)}
 .checks li::before{content:"✓";color:#5fd08a;font-weight:700;margin-right:8px}
 .checks .note{color:#f3c969}
@@ -82,8 +82,9 @@ th:first-child,td:first-child{text-align:left;padding-left:0;white-space:normal;
 td:has(>u){width:30%;text-align:left}
 td>u{display:block;height:8px;min-width:1px;border-radius:2px;background:var(--accent);opacity:.75}
 .dot{display:inline-block;width:10px;height:10px;border-radius:3px;border:1px solid #fff3;margin-right:8px}
-.thumb{display:block;max-width:72px;max-height:72px;border-radius:4px}
-.channel{display:flex;align-items:center;gap:12px}
+.thumb{display:block;flex:none;max-width:60px;max-height:72px;border-radius:4px}
+.channel{display:flex;align-items:center;gap:10px}
+.channel span{overflow-wrap:normal}.channel .dot{margin-right:6px}
 .matrix{display:inline-block;text-align:right}
 code{font:12px ui-monospace,Menlo,Consolas,monospace;margin-left:10px}
 @media (max-width:600px){main{padding:24px 14px 48px}h1{font-size:25px}}
