@@ -103,8 +103,9 @@ class Catalogue:
         return not (self._drop_controls and is_control(name, kind))
 
     def _add(self, original: str, name: str) -> int:
+        askable = name.translate(_ASKABLE)
         self._original.append(original)
-        self.names.append(name.translate(_ASKABLE))
+        self.names.append(f"{askable}_" if askable in layout.CELL_COLUMNS else askable)
         return len(self.names) - 1
 
     def codes(self, features: Iterable[str]) -> NDArray[np.int32]:

@@ -29,6 +29,8 @@ from atlaswriter.sources.spatial import Counts
 
 # What writing a gene takes, over its 8 bytes an entry: ids, values, both in order, pages.
 _ROOM = 5
+# Whole numbers from here on are not float32.
+_MOST = 1 << 24
 _STATISTICS = ("mean", "std", "max", "non-zero")
 
 
@@ -134,6 +136,8 @@ class GeneWriter:
         style = self.job.style.options(schema)
         with ChunkSeries(self.job.sink, directory, options.max_row_groups_per_file, schema, style) as self._series:
             yield
+        if not self._series.files:
+            return
         self.row_group_files = {
             "directory": directory,
             "files": self._series.files,
@@ -181,10 +185,14 @@ class GeneWriter:
         self._numbers[gene] = ids.size
         if ids.size:
             if not (np.isfinite(values).all() and values.min() > 0):
-                found = f"{self.genes.names[gene]!r} has counts below 0, or NaN"
-                raise InputError(Problem(self.counts.where, found, "mend them"))
+                self._refuse(gene, "has counts below 0, NaN or infinite ones")
+            if self._whole and values.max() >= _MOST:
+                self._refuse(gene, f"has counts of {_MOST:,} and more")
             self.statistics.measure(gene, ids, values.astype(np.float64), self._n_rows)
         return ids, values
+
+    def _refuse(self, gene: int, found: str) -> None:
+        raise InputError(Problem(self.counts.where, f"{self.genes.names[gene]!r} {found}", "mend them"))
 
     def _write_loose(self, gene: int, ids: NDArray[np.int64], values: Array) -> None:
         name = self.genes.names[gene]
@@ -222,15 +230,15 @@ def signature_genes(names: Sequence[str]) -> list[int]:
 
 
 def _entries(columns: CodedColumns | SparseColumns | Sequence[Array], position: int) -> tuple[Array, Array]:
-    """Rows and values of one gene."""
+    """Rows and values (float32) of one gene; the same for every kind of matrix."""
     if isinstance(columns, CodedColumns):
         entries = columns.entries[columns.offsets[position] : columns.offsets[position + 1]]
         return entries >> 32, (entries & 0xFFFFFFFF).astype(np.uint32).view(np.float32)
     if isinstance(columns, SparseColumns):
         here = slice(columns.offsets[position], columns.offsets[position + 1])
-        return columns.rows[here], columns.values[here]
+        return columns.rows[here], columns.values[here].astype(np.float32)
     rows = np.flatnonzero(columns[position])
-    return rows, columns[position][rows]
+    return rows, columns[position][rows].astype(np.float32)
 
 
 def _refuse_repeats(ids: NDArray[np.int64], counts: Counts) -> None:

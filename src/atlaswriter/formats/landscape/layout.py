@@ -21,6 +21,8 @@ ROW_GROUPS_PER_FILE = 400
 IMAGE_ROW_GROUPS_PER_FILE = 2000
 # Characters of a gene's name that a URL cannot hold unescaped, which is how the front-end asks for its file.
 UNASKABLE = "/\\?#%"
+# What the front-end takes for the column of cells in a gene's file, before or as we call it.
+CELL_COLUMNS = ("cell_id", INDEX)
 # Parts of names of features that signatures leave out.
 NO_SIGNATURE = ("Unassigned", "NegControl", "DeprecatedCodeword")
 # Technologies without an image, placed by their cells' coordinates alone.

@@ -84,7 +84,7 @@ td>u{display:block;height:8px;min-width:1px;border-radius:2px;background:var(--a
 .dot{display:inline-block;width:10px;height:10px;border-radius:3px;border:1px solid #fff3;margin-right:8px}
 .thumb{display:block;flex:none;max-width:60px;max-height:72px;border-radius:4px}
 .channel{display:flex;align-items:center;gap:10px}
-.channel span{overflow-wrap:normal}.channel .dot{margin-right:6px}
+.channel span{display:flex;align-items:center;min-width:72px}.channel .dot{flex:none;margin-right:6px}
 .matrix{display:inline-block;text-align:right}
 code{font:12px ui-monospace,Menlo,Consolas,monospace;margin-left:10px}
 @media (max-width:600px){main{padding:24px 14px 48px}h1{font-size:25px}}

@@ -12,9 +12,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from atlaswriter.engine.gather import Gathering, Part
+from atlaswriter.errors import InputError, Problem
 from atlaswriter.formats.landscape import layout
 from atlaswriter.formats.landscape.catalogue import Genes
 from atlaswriter.formats.landscape.job import Job
+from atlaswriter.formats.landscape.options import Options
 from atlaswriter.formats.landscape.rowgroups import Chunk
 from atlaswriter.sources.spatial import Plane
 
@@ -22,6 +24,8 @@ from atlaswriter.sources.spatial import Plane
 _PIECE_BYTES = 8 << 20
 # What a record becomes on its way into a file, over its own bytes: positions as floats, lists of them, pages.
 ROOM = 6
+# Row groups, most of them empty, that are still worth writing; 200,000 x 100,000 pixels in tiles of 250 have 320,000.
+_MOST_GROUPS = 1 << 20
 _BIAS = 1 << 31
 _MASK = (1 << 32) - 1
 
@@ -44,12 +48,16 @@ class Grid:
     n_y: int
 
     @classmethod
-    def covering(cls, planes: Sequence[Plane], sources: Sequence[Source], tile_size: int) -> Grid:
-        """The smallest grid for all of these."""
+    def covering(cls, planes: Sequence[Plane], sources: Sequence[Source], options: Options) -> Grid:
+        """The smallest grid for all of these; `InputError` if row groups would have to be too many."""
+        tile_size = options.tile_size
         n_x, n_y = (int(max([0, *(source.last[axis] for source in sources)])) + 1 for axis in (0, 1))
         for plane in planes:
             height, width = plane.pixels.shape[:2]
             n_x, n_y = max(n_x, -(-width // tile_size)), max(n_y, -(-height // tile_size))
+        if options.row_groups and n_x * n_y > _MOST_GROUPS:
+            found = f"positions reach over {n_x:,} x {n_y:,} tiles, of which row groups must hold the empty ones too"
+            raise InputError(Problem("row_groups", found, "use loose tiles, larger tiles (tile_size=), or a region"))
         return cls(n_x, n_y)
 
     def parameters(self, tile_size: int) -> dict[str, Any]:

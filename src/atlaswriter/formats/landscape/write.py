@@ -128,7 +128,7 @@ class _Writer:
                         held = sum(source.gathering.held for source in sources)
                         sources.append(self._read_outlines(part, room - held))
             self.job = replace(self.job, style=Style.of(self.job.options.compat, self._extent(sources)))
-            self.grid = Grid.covering(self.spatial.planes, sources, self.job.options.tile_size)
+            self.grid = Grid.covering(self.spatial.planes, sources, self.job.options)
             for source in sources:
                 self._write_tiles(source, genes)
             sources.clear()
@@ -182,7 +182,8 @@ class _Writer:
             n_columns, free = part.columns.size, team.budget.free
             choice = strategy.choose(part.counts.matrix, n_columns, team.workers, free, chosen, encoding)
             self.report.spill_bytes += writer.run(choice)
-            self.row_group_files[layout.cbg_dir(part.name)] = writer.row_group_files
+            if writer.row_group_files:
+                self.row_group_files[layout.cbg_dir(part.name)] = writer.row_group_files
             self.summary.counts(part, writer.n_entries, writer.unknown)
         statistics.write(self.job, part.name)
 
