@@ -186,7 +186,7 @@ class GeneWriter:
         if ids.size:
             if not (np.isfinite(values).all() and values.min() > 0):
                 self._refuse(gene, "has counts below 0, NaN or infinite ones")
-            if self._whole and values.max() >= _MOST:
+            if values.max() >= _MOST:
                 self._refuse(gene, f"has counts of {_MOST:,} and more")
             self.statistics.measure(gene, ids, values.astype(np.float64), self._n_rows)
         return ids, values
