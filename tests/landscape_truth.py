@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import math
-import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
-from tests.bundles import CONTROLS, PIXEL, Truth
+from tests.bundles import CONTROLS, Truth
 
 INDEX = "__index_level_0__"
 ASKABLE = str.maketrans(dict.fromkeys("/\\?#%", "_"))
@@ -199,7 +198,8 @@ class Written:
             for column in range(-(-w // IMAGE_TILE)):
                 for row in range(-(-h // IMAGE_TILE)):
                     tile = self._image_tile(channel, level, column, row)
-                    here = out[row * IMAGE_TILE : (row + 1) * IMAGE_TILE, column * IMAGE_TILE : (column + 1) * IMAGE_TILE]
+                    rows, columns = (slice(k * IMAGE_TILE, (k + 1) * IMAGE_TILE) for k in (row, column))
+                    here = out[rows, columns]
                     assert tile.shape == (*here.shape, 3)
                     assert (tile == tile[..., :1]).all() or not grey
                     here[...] = np.rint(tile.mean(2))
@@ -500,5 +500,3 @@ def put_transform(truth, matrix):
 
 def changed(truth, **parts):
     return Truth(**{**vars(truth), **parts})
-
-

@@ -15,13 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 import scipy.sparse as sp
 from tests import landscape_truth as truths
-from tests.bundles import make_bundle
+from tests.bundles import _write_images, _write_matrix, make_bundle
 from tests.landscape_truth import Meant, Written, assert_lossless
 
 import atlaswriter as aw
 from atlaswriter.errors import InputError
 
 SMALL = {"n_cells": 12, "n_genes": 6, "n_transcripts": 300, "image": (120, 150), "channels": 1, "n_clusters": 2}
+MATRIX_MARKET = ("matrix.mtx", "features.tsv", "barcodes.tsv")
 CLUSTERS = "analysis/clustering/gene_expression_graphclust/clusters.csv"
 
 
@@ -178,7 +179,7 @@ def test_parquet_with_damaged_pages(name, workers, bundle, target):
 @pytest.mark.parametrize("layout", ["multi", "single"])
 def test_truncated_tiff(kept, codec, layout, bundle, target):
     truth = bundle(channels=2, image=(600, 700), codec=codec, layout=layout)
-    path = sorted((truth.folder / "morphology_focus").iterdir())[-1]
+    path = max((truth.folder / "morphology_focus").iterdir())
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
     refused(truth.folder, target, path.name)
@@ -187,7 +188,7 @@ def test_truncated_tiff(kept, codec, layout, bundle, target):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_tiff_with_damaged_tiles(workers, bundle, target):
     truth = bundle(channels=2, image=(600, 700))
-    path = sorted((truth.folder / "morphology_focus").iterdir())[-1]
+    path = max((truth.folder / "morphology_focus").iterdir())
     content = bytearray(path.read_bytes())
     part = slice(len(content) // 3, 2 * len(content) // 3)
     content[part] = bytes(255 - byte for byte in content[part])
@@ -197,7 +198,7 @@ def test_tiff_with_damaged_tiles(workers, bundle, target):
 
 @pytest.mark.parametrize(
     "name",
-    ["experiment.xenium", "cells.zarr.zip", *(f"cell_feature_matrix/{name}.gz" for name in ("matrix.mtx", "features.tsv", "barcodes.tsv"))],
+    ["experiment.xenium", "cells.zarr.zip", *(f"cell_feature_matrix/{name}.gz" for name in MATRIX_MARKET)],
 )
 def test_other_damaged_files(name, bundle, target):
     truth = bundle()
@@ -316,7 +317,8 @@ def test_transcripts_without_a_feature(bundle, target):
 @pytest.mark.parametrize("matrix", ["mex", "h5", "zarr"])
 def test_names_that_a_url_cannot_hold_and_names_that_look_like_nothing(row_groups, parquet, matrix, bundle, out):
     """Renamed everywhere and told; NA and nan are names like others, and genes of one name get numbers."""
-    names = ("a/b", "c\\d", "e?f", "g#h", "i%20j", "NA", "nan", "NaN", "null", "None", "N/A", "1", "1.0", "TRUE", "TP53", "TP53")
+    names = ("a/b", "c\\d", "e?f", "g#h", "i%20j", "N/A", "NA", "nan", "NaN", "null", "None", "1", "1.0", "TRUE")
+    names = (*names, "TP53", "TP53")
     truth = bundle(names=names, n_genes=20, n_transcripts=900, parquet=parquet, matrix=matrix)
     report = export(truth.folder, out, row_groups=row_groups)
     told = {(kind, old): new for kind, old, new in report.renamed}
@@ -350,8 +352,6 @@ def test_names_that_no_file_can_have(name, where, bundle, target):
     else:
         truth.features[0] = name
         (truth.folder / "cell_feature_matrix.h5").unlink()
-        from tests.bundles import _write_matrix
-
         _write_matrix(truth, "h5", np.zeros((12, 2), "<u4"))
         table = {"feature_name": [truth.features[g] for g in truth.gene]}
         rewrite(truth, "transcripts", with_column("feature_name", table["feature_name"]))
@@ -363,8 +363,6 @@ def test_names_that_lead_elsewhere_lead_nowhere(name, bundle, out):
     truth = bundle(names=(name, "good"))
     truth.counts[:, 0] = 1
     shutil.rmtree(truth.folder / "cell_feature_matrix")
-    from tests.bundles import _write_matrix
-
     _write_matrix(truth, "mex", np.zeros((12, 2), "<u4"))
     export(truth.folder, out)
     new = name.translate(truths.ASKABLE)
@@ -380,13 +378,12 @@ def test_genes_called_like_columns(name, row_groups, bundle, target):
     truth = bundle(names=(name,))
     truth.counts[:, 0] = np.arange(1, 13)
     shutil.rmtree(truth.folder / "cell_feature_matrix")
-    from tests.bundles import _write_matrix
-
     _write_matrix(truth, "mex", np.zeros((12, 2), "<u4"))
     try:
         report = export(truth.folder, target, row_groups=row_groups, force=True)
     except InputError as error:
-        assert name in str(error)
+        if name not in str(error):
+            raise
         return
     new = {old: new for _, old, new in report.renamed}.get(name, name)
     # The front-end takes the first of these columns for the cells.
@@ -516,7 +513,8 @@ def test_cells_with_odd_names(bundle, out):
     table = pq.read_table(truth.folder / "cells.parquet").set_column(0, "cell_id", pa.array(odd))
     pq.write_table(table, truth.folder / "cells.parquet")
     truths.put_outlines(truth, truth.rings, odd)
-    (truth.folder / "cell_feature_matrix" / "barcodes.tsv.gz").write_bytes(gzip.compress(("\n".join(odd) + "\n").encode()))
+    barcodes = truth.folder / "cell_feature_matrix" / "barcodes.tsv.gz"
+    barcodes.write_bytes(gzip.compress(("\n".join(odd) + "\n").encode()))
     report = export(truth.folder, out)
     found = Written(out)
     assert found.cells[0] == sorted(odd, key=str.encode)
@@ -617,8 +615,6 @@ def test_a_channel_without_a_single_photon(bundle, out):
     truth = bundle(channels=2)
     truth.pixels[1] = 0
     shutil.rmtree(truth.folder / "morphology_focus")
-    from tests.bundles import _write_images
-
     _write_images(truth, "3", "multi", "zlib", 1)
     export(truth.folder, out)
     assert not any(level.any() for level in Written(out).image("bound"))
@@ -656,7 +652,8 @@ def test_counts_of_any_size_stay(form, tmp_path):
     try:
         export(atlas(FORMS[form](matrix)), tmp_path / "out")
     except InputError as error:
-        assert "g3" in str(error)
+        if "g3" not in str(error):
+            raise
         return
     cells, values = Written(tmp_path / "out").counts["g3"]
     order = sorted(range(30), key=lambda k: f"c{k}")
@@ -692,8 +689,6 @@ def test_a_matrix_without_any_count(bundle, out):
     truth = bundle()
     truth.counts[...] = 0
     shutil.rmtree(truth.folder / "cell_feature_matrix")
-    from tests.bundles import _write_matrix
-
     _write_matrix(truth, "mex", np.zeros((12, 2), "<u4"))
     for row_groups in (False, True):
         export(truth.folder, out, row_groups=row_groups, force=True)

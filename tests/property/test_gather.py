@@ -1,5 +1,6 @@
 """Gathering: no way to cut the source into parts, no room and no threads change what comes out."""
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,10 +31,12 @@ def part_of(records, first):
         one, more = by_key.setdefault(key, ([], []))
         one.append(place)
         more.extend([-place - 1] * n_more)
-    ordered = [by_key[key] for key in sorted(by_key)]
-    offsets = tuple(np.r_[0, np.cumsum([len(both[k]) for both in ordered], dtype=np.int64)].astype(np.int64) for k in (0, 1))
-    columns = (np.array(sum((one for one, _ in ordered), []), "u2"), np.array(sum((more for _, more in ordered), []), "i4"))
-    return Part(np.array(sorted(by_key), np.int64), offsets, columns)
+    offsets, columns = [], []
+    for number, dtype in enumerate(("u2", "i4")):
+        ordered = [by_key[key][number] for key in sorted(by_key)]
+        offsets.append(np.cumsum([0, *map(len, ordered)], dtype=np.int64))
+        columns.append(np.array(list(itertools.chain(*ordered)), dtype))
+    return Part(np.array(sorted(by_key), np.int64), tuple(offsets), tuple(columns))
 
 
 @settings(max_examples=300, derandomize=True, deadline=None)

@@ -1,6 +1,7 @@
 """Transcripts and outlines to tiles: kernels beside the same in plain NumPy."""
 
 from fractions import Fraction
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,7 +25,7 @@ def located(x, y, features=None, genes=None, quality=(), least=-np.inf, to_px=ID
     found[bins.FIRST_I :] = [*[np.iinfo(np.int64).max] * 2, *[np.iinfo(np.int64).min] * 2]
     out = [np.full(x.size, -7, np.int32) for _ in range(3)]
     n = bins.locate(
-        x, y, features, genes, np.asarray(quality, np.float32), float(least), np.asarray(to_px, np.float64),
+        x, y, features, genes, np.asarray(quality, np.float64), float(least), np.asarray(to_px, np.float64),
         np.asarray(region, np.float64), np.int32(edge), *out, found,
     )  # fmt: skip
     assert all((array[n:] == -7).all() for array in out)
@@ -67,7 +68,7 @@ def test_positions_are_those_of_numpy(real, to_px, edge, filtered):
     x[:20], y[10:30] = rng.choice([np.nan, np.inf, -np.inf, 1e30, -1e30, 3e7], (2, 20))
     features = rng.integers(0, 7, x.size).astype(np.int32)
     genes = np.array([3, -1, 0, 70_000, 5, -1, 1], np.int32)
-    quality = rng.uniform(0, 40, x.size).astype(np.float32) if filtered else np.empty(0, np.float32)
+    quality = rng.uniform(0, 40, x.size) if filtered else np.empty(0)
     quality[1::50] = np.nan
     least = 20.0 if filtered else -np.inf
     region = (0, 0, 1000, 800) if filtered else ()
@@ -92,7 +93,7 @@ def test_rounding_is_that_of_numpy(values, to_px, tile):
     x = np.array(values)
     y = x[::-1].copy()
     (ours_x, ours_y, _), found = located(x, y, to_px=to_px, edge=100 * tile)
-    none = np.empty(0, np.float32)
+    none = np.empty(0)
     features = np.zeros(x.size, np.int32)
     xy, _, counts, _ = twin(x, y, features, np.zeros(1, np.int32), none, 0, to_px, (), 100 * tile)
     np.testing.assert_array_equal(np.column_stack([ours_x, ours_y]), xy)
@@ -130,7 +131,7 @@ def test_a_region_holds_its_first_edges_and_not_its_last():
 
 
 def test_quality_counts_where_it_is_given():
-    quality = np.array([19.999, 20, 20.001, np.nan, np.inf, -np.inf], np.float32)
+    quality = np.array([np.nextafter(20, 0), 20, 20.001, np.nan, np.inf, -np.inf])
     (ours, _, _), found = located(np.arange(6.0), np.zeros(6), quality=quality, least=20)
     assert ours.tolist() == [100, 200, 400]
     assert found[bins.POOR] == 3
@@ -199,7 +200,7 @@ def closed(outlines, to_px=IDENTITY, edge=25_000):
     x_out, y_out = (np.empty(x.size + n, np.int32) for _ in range(2))
     rings.close(offsets, x, y, np.asarray(to_px, np.float64), edge, state, i, j, out_sizes, x_out, y_out)
     ends = np.r_[0, np.cumsum(out_sizes)]
-    points = [np.column_stack([x_out[a:b], y_out[a:b]]) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    points = [np.column_stack([x_out[a:b], y_out[a:b]]) for a, b in pairwise(ends)]
     return [SimpleNamespace(state=int(state[k]), tile=(int(i[k]), int(j[k])), points=points[k]) for k in range(n)]
 
 
@@ -235,8 +236,8 @@ def test_rings_and_their_tiles(to_px, edge):
         assert found.state == rings.GOOD
         whole = px if (px[0] == px[-1]).all() else np.vstack([px, px[:1]])
         np.testing.assert_array_equal(found.points, np.rint(whole * 100).astype(int))
-        middle = exact_centroid(px)
-        if middle is None or not all(low <= c <= high for low, c, high in zip(px.min(0), middle, px.max(0), strict=True)):
+        middle, box = exact_centroid(px), (px.min(0), px.max(0))
+        if middle is None or not all(low <= c <= high for low, c, high in zip(box[0], middle, box[1], strict=True)):
             continue
         for ours, c in zip(found.tile, middle, strict=True):
             place = float(c * 100 / edge)

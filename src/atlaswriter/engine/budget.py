@@ -46,13 +46,13 @@ class Budget:
             self.limit = self.base + max(usable_memory() - self.base, 0) // 2
         else:
             self.limit = parse_bytes(limit)
-        self._offered = self._kept = self._taken = self.peak = 0
+        self._offered = self._kept = self._aside = self._taken = self.peak = 0
         self._changed = threading.Condition()
 
     @property
     def free(self) -> int:
         """What the work may take, bytes."""
-        return max(self.limit - self.base - _OVERHEAD - self._kept, 0)
+        return max(self.limit - self.base - _OVERHEAD - self._kept - self._aside, 0)
 
     def settle(self) -> None:
         """Take what the process really holds for the base, once all libraries and kernels are loaded."""
@@ -60,12 +60,12 @@ class Budget:
 
     def smallest_for(self, size: int) -> int:
         """The smallest limit with which `size` bytes are free beside the arrays that are kept."""
-        return self.base + _OVERHEAD + size + min(self._offered, size // 3 + 1)
+        return self.base + _OVERHEAD + self._aside + size + min(self._offered, size // 3 + 1)
 
     def require(self, size: int, what: str) -> None:
         """Raise `BudgetError`, with numbers, when `size` bytes can never be drawn."""
         if size > self.free:
-            held, smallest = self.base + self._kept, -(-self.smallest_for(size) // 2**20)
+            held, smallest = self.base + self._kept + self._aside, -(-self.smallest_for(size) // 2**20)
             raise BudgetError(
                 f"{what} needs {format_bytes(size)}, but of the memory budget of {format_bytes(self.limit)} "
                 f"only {format_bytes(self.free)} are left beside the {format_bytes(held)} the process holds already, "
@@ -76,12 +76,12 @@ class Budget:
     @property
     def held(self) -> int:
         """Bytes of the process when nothing is drawn."""
-        return self.base + _OVERHEAD + self._kept
+        return self.base + _OVERHEAD + self._kept + self._aside
 
     def set_aside(self, size: int, what: str) -> None:
         """Keep `size` bytes for the whole run: they are not free any more, so nobody plans with them."""
         self.require(size, what)
-        self._kept += size
+        self._aside += size
 
     def keep(self, array: AnyArray, workers: int) -> AnyArray:
         """An array in memory for the whole run if it is small beside the budget, else as it is.
@@ -92,7 +92,7 @@ class Budget:
         self._offered += size
         if not size or size + overhead(array) * workers + self._kept > (self.free + self._kept) // 4:
             return array
-        self.set_aside(size, "arrays")
+        self._kept += size
         return load(array, workers)
 
     def take(self, size: int, what: str, others: Callable[[], object] = lambda: True) -> None:
@@ -108,7 +108,7 @@ class Budget:
                 found = f"{what} needs {format_bytes(size)} of {format_bytes(self.free)}, of which {taken} are taken"
                 raise BudgetError(f"{found}; this should have been planned for: report it, and use a larger budget")
             self._taken += size
-            self.peak = max(self.peak, self._kept + self._taken)
+            self.peak = max(self.peak, self._kept + self._aside + self._taken)
 
     def give_back(self, size: int) -> None:
         """Return `size` bytes drawn with `take`."""

@@ -107,6 +107,17 @@ class Gathering:
                 self._room -= part.n_bytes
                 self._parts[number] = part
                 return
+        self._store(number, part)
+
+    def spill(self) -> None:
+        """Move all parts to temporary files, and keep no further ones."""
+        self._room = 0
+        for number, part in list(self._parts.items()):
+            if isinstance(part, Part):
+                self._store(number, part)
+
+    def _store(self, number: tuple[int, int], part: Part) -> None:
+        with self._guard:
             if self._files is None:
                 self._files = SpillFiles(self._scratch())
             files, name = self._files, self._n_stored
@@ -135,12 +146,12 @@ class Gathering:
 
     def pieces(self, room: int) -> list[slice]:
         """Consecutive keys, of `room` bytes at most or a single one."""
-        return split(self._bytes(), room)
+        return split(self.n_bytes(slice(None)), room)
 
     def room(self, keys: slice) -> int:
         """Bytes that `read` takes for some keys: their records, and a frame of a part that is in a file."""
         frames = [part.largest for part in self._parts.values() if isinstance(part, _Stored)]
-        return int(self._bytes()[keys].sum()) + 3 * max(frames, default=0)
+        return int(self.n_bytes(keys).sum()) + 3 * max(frames, default=0)
 
     def read(self, keys: slice) -> Part:
         """All records of some keys, in the order of the source."""
@@ -165,9 +176,10 @@ class Gathering:
             else:
                 yield from part.pieces(int(wanted[0]), int(wanted[-1]), self.dtypes)
 
-    def _bytes(self) -> NDArray[np.int64]:
+    def n_bytes(self, keys: slice) -> NDArray[np.int64]:
+        """Bytes of the records of some keys, int64, each."""
         widths = np.array([dtype.itemsize for dtype in self.dtypes])
-        found: NDArray[np.int64] = (self._sizes * widths[:, None]).sum(axis=0)
+        found: NDArray[np.int64] = (self._sizes[:, keys] * widths[:, None]).sum(axis=0)
         return found
 
 

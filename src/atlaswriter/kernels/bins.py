@@ -21,7 +21,7 @@ _FARTHEST = 2.0**31 - 1
 
 @kernel(
     *(
-        f"({real}[::1], {real}[::1], i4[::1], i4[::1], f4[::1], f8, f8[::1], f8[::1], i4, "
+        f"({real}[::1], {real}[::1], i4[::1], i4[::1], f8[::1], f8, f8[::1], f8[::1], i4, "
         "i4[::1], i4[::1], i4[::1], i8[::1])"
         for real in ("f4", "f8")
     )
@@ -40,7 +40,7 @@ def locate(
         Position of each one's feature in `genes`.
     genes : int32
         Id of each feature's gene; -1 where it is not wanted.
-    quality : float32 (n,)
+    quality : float64 (n,)
         Quality values; empty where they do not count.
     least : float64
         Smallest quality that is wanted.

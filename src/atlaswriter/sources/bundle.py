@@ -86,6 +86,8 @@ def open_others(folders: Any, spatial: Spatial) -> dict[str, Segmentation]:
     """Further segmentations of a data set by name, from folders that Celldega's custom segmentation is made of."""
     if isinstance(folders, str | os.PathLike):
         folders = [folders]
+    if not isinstance(folders, list | tuple) or not all(isinstance(folder, str | os.PathLike) for folder in folders):
+        raise InputError(Problem("segmentations", f"{folders!r} is not a list of folders"))
     found: dict[str, Segmentation] = {}
     for folder in folders:
         name, segmentation = open_segmentation(folder, spatial.to_px)

@@ -54,6 +54,8 @@ class Catalogue:
         self._codes: dict[str, int] = {}
         self._original: list[str] = []
         self._hues: dict[int, float] = {}
+        self._matrices: list[str] = []
+        self._features: set[str] = set()
         self.names: list[str] = []
         self.short = False
 
@@ -69,23 +71,31 @@ class Catalogue:
         columns, codes = [], []
         for k, unique in enumerate(_unique(features)):
             name = features[k]
-            if not self._is_wanted(name, None if types is None else types[k]):
+            code = self._codes.get(unique)
+            if code == -1 or not self._is_wanted(name, None if types is None else types[k]):
                 self._codes.setdefault(name, -1)
                 continue
-            code = self._codes.get(unique, -1)
-            if code < 0:
+            if code is None:
                 code = self._add(name, unique)
                 self._hues[code] = k / len(features)
                 self._codes[unique] = code
             columns.append(k)
             codes.append(code)
-        if unknown := sorted((self._wanted or set()) - set(features)):
-            problems.add("genes", f"{len(unknown)} are not in {counts.where}: {listed(unknown)}", "check their names")
-        if not columns:
-            problems.add("genes", f"none of {counts.where} is left to export", "choose others")
-        self.short = len(features) <= _MOST_SHORT // 2
+        self._matrices.append(counts.where)
+        self._features |= set(features)
+        self.short = len(self.names) <= _MOST_SHORT // 2
         self._check_names(problems)
         return np.array(columns, np.int64), np.array(codes, np.int64)
+
+    def check_wanted(self, problems: Problems) -> None:
+        """Add wanted features that no matrix has to `problems`, once all of these are known."""
+        if not self._matrices:
+            return
+        if unknown := sorted((self._wanted or set()) - self._features):
+            where = " or ".join(self._matrices)
+            problems.add("genes", f"{len(unknown)} are not in {where}: {listed(unknown)}", "check their names")
+        if not self.names:
+            problems.add("genes", f"none of {' or '.join(self._matrices)} is left to export", "choose others")
 
     def _check_names(self, problems: Problems) -> None:
         for name, count in Counter(self.names).items():

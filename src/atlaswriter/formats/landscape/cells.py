@@ -12,6 +12,9 @@ from atlaswriter.formats.landscape import layout
 from atlaswriter.formats.landscape.job import Job
 from atlaswriter.sources.spatial import Cells
 
+# Pixels from the origin that count as a position, as for transcripts: their hundredths fit in 32 bits.
+_FARTHEST = (2**31 - 1) / 100
+
 
 class CellIds:
     """The cells of one segmentation, sorted by name: the row is the cell's id.
@@ -42,7 +45,8 @@ class CellIds:
 
     def __init__(self, cells: Cells, to_px: NDArray[np.float64], size_px: tuple[int, int] | None) -> None:
         self.where = cells.where
-        x, y = (row[0] * cells.x + row[1] * cells.y + row[2] for row in to_px[:2])
+        with np.errstate(invalid="ignore", over="ignore"):
+            x, y = (row[0] * cells.x + row[1] * cells.y + row[2] for row in to_px[:2])
         _check(cells, x, y)
         order = pc.sort_indices(cells.names).to_numpy()
         names = cells.names.take(pa.array(order))
@@ -84,10 +88,11 @@ def _check(cells: Cells, x: NDArray[np.float64], y: NDArray[np.float64]) -> None
         problems.add(cells.where, "there are no cells", "export something else")
     if cells.names.null_count:
         problems.add(cells.where, f"{cells.names.null_count:,} cells have no name", "name them")
-    wrong = np.flatnonzero(~(np.isfinite(x) & np.isfinite(y)))
+    wrong = np.flatnonzero(~((np.abs(x) <= _FARTHEST) & (np.abs(y) <= _FARTHEST)))
     if wrong.size:
         shown = listed(cells.names.take(pa.array(wrong[:3])).to_pylist())
-        problems.add(cells.where, f"{wrong.size:,} cells have no usable position: {shown}", "remove or mend them")
+        found = f"{wrong.size:,} cells have no usable position (NaN, infinite, or far away): {shown}"
+        problems.add(cells.where, found, "remove or mend them")
     problems.raise_if_any()
 
 

@@ -13,7 +13,7 @@ from atlaswriter.engine.budget import Budget
 from atlaswriter.engine.resources import Resources
 from atlaswriter.errors import Problems
 from atlaswriter.formats.landscape.options import Options, check_segmentation_names
-from atlaswriter.formats.landscape.target import check_early
+from atlaswriter.formats.landscape.target import check_early, check_place
 from atlaswriter.report import Report
 from atlaswriter.sinks.folder import target_path
 from atlaswriter.units import usable_cpus
@@ -135,8 +135,8 @@ def landscape(
     z
         MERSCOPE: the plane of images and outlines; by default the middle one.
     memory_budget, workers, progress, strategy, spill_dir
-        As in `atlaswriter.prepare`; `strategy` also says whether transcripts and outlines wait for their tile in memory
-        or in temporary files.
+        As in `atlaswriter.prepare`. Transcripts and outlines wait for their tile in memory as far as there is room, or
+        all in temporary files with ``strategy="spill"``.
 
     Returns
     -------
@@ -168,6 +168,8 @@ def _opened(given: Mapping[str, Any]) -> Iterator[Export]:
     resources.check(problems)
     if target is not None and isinstance(options.force, bool):
         check_early(target, force=options.force, problems=problems)
+    if target is not None:
+        check_place(target, _inputs(given), resources.spill_dir, problems)
     budget = problems.attempt(Budget, resources.memory_budget) or Budget()
     report = Report(str(target), "celldega landscape")
     problems.raise_if_any()
@@ -188,6 +190,14 @@ def _opened(given: Mapping[str, Any]) -> Iterator[Export]:
         stop.set()
         loading.join()
         close()
+
+
+def _inputs(given: Mapping[str, Any]) -> Iterator[object]:
+    """Everything that may be the path of an input."""
+    for name in ("bundle", "clusters", "transcripts", "polygons", "transform"):
+        yield given[name]
+    for name in ("segmentations", "images"):
+        yield from given[name] if isinstance(given[name], list | tuple) else [given[name]]
 
 
 def _nothing() -> None:
@@ -228,7 +238,6 @@ def _checked(
     from atlaswriter.formats.landscape.model import (
         Export,
         check_image,
-        check_place,
         in_region,
         segmented,
         with_channels,
@@ -236,12 +245,12 @@ def _checked(
 
     spatial = with_channels(spatial, options, problems)
     check_image(spatial, options, problems)
-    check_place(target, spatial, problems)
     problems.raise_if_any()
     spatial, size_px = in_region(spatial, options)
     catalogue = Catalogue(options.genes, drop_controls=options.drop_controls)
     every: list[tuple[str | None, Segmentation]] = [(None, spatial.segmentation), *spatial.others.items()]
     parts = [segmented(name, part, spatial.to_px, size_px, catalogue, problems) for name, part in every]
+    catalogue.check_wanted(problems)
     problems.raise_if_any()
     found = [part for part in parts if part is not None]
     return Export(spatial, found, catalogue, size_px, options, resources, target, budget, report)

@@ -153,25 +153,25 @@ class GeneWriter:
         return batch.room(piece) + gene_room(int(at_once))
 
     def _write(self, batch: Batch, piece: slice) -> None:
+        if self._series is None:
+            for gene, ids, values in self._read(batch, piece):
+                if ids.size:
+                    self._write_loose(gene, ids, values)
+            return
+        with self._series.giving_up():
+            read = self._read(batch, piece)
+            tables = [self._row_group(gene, ids, values) if ids.size else None for gene, ids, values in read]
+            self._series.add(batch.first + piece.start, tables)
+
+    def _read(self, batch: Batch, piece: slice) -> Iterator[tuple[int, NDArray[np.int64], Array]]:
+        """Id, cells and counts of the genes of a piece."""
         columns = batch.read(piece)
-        first = batch.first + piece.start
         if isinstance(columns, SparseColumns):
             columns = columns.in_order()
-        tables: list[pa.Table | None] = []
-        try:
-            for position in range(len(columns)):
-                gene = int(self._ids[first + position])
-                ids, values = self._counted(gene, *_entries(columns, position))
-                if self._series is not None:
-                    tables.append(self._row_group(gene, ids, values) if ids.size else None)
-                elif ids.size:
-                    self._write_loose(gene, ids, values)
-        except BaseException:
-            if self._series is not None:
-                self._series.give_up()
-            raise
-        if self._series is not None:
-            self._series.add(first, tables)
+        first = batch.first + piece.start
+        for position in range(len(columns)):
+            gene = int(self._ids[first + position])
+            yield gene, *self._counted(gene, *_entries(columns, position))
 
     def _counted(self, gene: int, rows: Array, values: Array) -> tuple[NDArray[np.int64], Array]:
         """Cells, ascending, and counts of one gene, which are measured on the way."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from atlaswriter.formats.landscape.options import Options
 from atlaswriter.report import Report
 from atlaswriter.sources.images import cropped
 from atlaswriter.sources.spatial import Counts, Outlines, Plane, Segmentation, Spatial
+
+# Names that become parts of file names and addresses; "h&e" is one.
+_CHANNEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._&-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -102,19 +106,14 @@ def with_channels(spatial: Spatial, options: Options, problems: Problems) -> Spa
 def check_image(spatial: Spatial, options: Options, problems: Problems) -> None:
     """Add what is wrong with the channels to `problems`."""
     keys = [plane.key for plane in spatial.planes]
+    if odd := sorted({key for key in keys if not _CHANNEL.fullmatch(key) or keys.count(key) > 1}):
+        problems.add("channel_names", f"{listed(odd)} cannot name files, or repeat", "use letters, digits, . _ - &")
     if len({plane.pixels.shape[:2] for plane in spatial.planes}) > 1:
         shown = listed(f"{plane.key}: {plane.pixels.shape[1]} x {plane.pixels.shape[0]}" for plane in spatial.planes)
         remedy = "choose those of one size (channels=, --channels)"
         problems.add("image", f"its channels differ in size: {shown}", remedy)
     if unknown := sorted(set(options.image_max or {}) - set(keys)):
         problems.add("image_max", f"{listed(unknown)} are no channels", f"there are {listed(keys) or 'none'}")
-
-
-def check_place(target: Path, spatial: Spatial, problems: Problems) -> None:
-    """Refuse a target inside of the data set, which is never written to."""
-    source = Path(spatial.location)
-    if source.is_dir() and source.resolve() in (target.resolve(), *target.resolve().parents):
-        problems.add(str(target), f"lies inside of the input {source}", "choose another folder")
 
 
 def segmented(

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from atlaswriter.engine.resources import plain
 from atlaswriter.errors import Problems
 from atlaswriter.formats.landscape import layout
@@ -66,17 +68,30 @@ class Options:
         self._check_region(problems)
         for name in ("genes", "channels"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, str) or not all(isinstance(item, str) for item in value)):
+            if value is not None and (not _is_list(value) or not all(isinstance(item, str) for item in value)):
                 problems.add(name, f"{value!r} is not a list of names")
+            elif value is not None and not len(value):
+                problems.add(name, "is an empty list: none is left to export", "leave it out for all")
+        self._check_image_max(problems)
 
     def _check_region(self, problems: Problems) -> None:
         region = self.region
         if region is None:
             return
-        if isinstance(region, str) or len(region) != 4 or not all(_is_number(plain(value)) for value in region):
+        if not _is_list(region) or len(region) != 4 or not all(_is_number(plain(value)) for value in region):
             problems.add("region", f"{region!r} is not x0, y0, x1, y1", "give four numbers")
         elif not (region[0] < region[2] and region[1] < region[3]):
             problems.add("region", f"{tuple(region)!r} is empty", "x0 must be below x1, and y0 below y1")
+
+    def _check_image_max(self, problems: Problems) -> None:
+        if self.image_max is None:
+            return
+        if not isinstance(self.image_max, Mapping):
+            problems.add("image_max", f"{self.image_max!r} is not a dict", 'write for example {"dapi": 3000}')
+            return
+        for key, value in self.image_max.items():
+            if not _is_number(plain(value)) or not plain(value) > 0:
+                problems.add("image_max", f"{value!r} of {key!r} is not a number above 0")
 
 
 def check_segmentation_names(names: Sequence[str], problems: Problems) -> None:
@@ -84,6 +99,10 @@ def check_segmentation_names(names: Sequence[str], problems: Problems) -> None:
     for name in names:
         if not isinstance(name, str) or not _NAME.fullmatch(name) or name == "default":
             problems.add("segmentations", f"{name!r} cannot be used as a name", "use letters, digits, . _ -")
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes)
 
 
 def _is_number(value: Any) -> bool:

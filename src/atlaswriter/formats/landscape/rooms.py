@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from atlaswriter.engine import strategy
 from atlaswriter.engine.run import Team
@@ -12,6 +12,7 @@ from atlaswriter.engine.spill import refuse_full_disk
 from atlaswriter.formats.landscape.genes import encoding_room
 from atlaswriter.formats.landscape.model import Export
 from atlaswriter.formats.landscape.pyramid import pyramid_room
+from atlaswriter.formats.landscape.tiles import TileWriter
 from atlaswriter.formats.landscape.transcripts import TranscriptReader
 from atlaswriter.sinks import fs
 from atlaswriter.sources.base import matrix_bytes, n_bytes
@@ -20,7 +21,7 @@ from atlaswriter.units import usable_cpus
 # What a thread keeps: tables and pages of the tile it writes, and what the libraries hold on to.
 WORKER_BYTES = 24 << 20
 # For writing tiles while the records of all others are held; more where a tile is larger.
-_WRITING_BYTES = 48 << 20
+_WRITING_BYTES = 60 << 20
 
 
 def workers(prepared: Export) -> int:
@@ -31,11 +32,15 @@ def workers(prepared: Export) -> int:
     BudgetError
         There is room for none; the message says what would do.
     """
-    wanted = prepared.resources.workers or usable_cpus()
+    wanted = _wanted_workers(prepared)
     fitting = [count for count in range(wanted, 0, -1) if least(prepared, count) <= prepared.budget.free]
     if not fitting:
         prepared.budget.require(least(prepared, 1), "this export")
     return fitting[0]
+
+
+def _wanted_workers(prepared: Export) -> int:
+    return prepared.resources.workers or usable_cpus()
 
 
 def least(prepared: Export, n_workers: int) -> int:
@@ -60,17 +65,55 @@ def _busy(prepared: Export) -> int:
     return max(found)
 
 
-@contextmanager
-def records(prepared: Export, team: Team) -> Iterator[int]:
-    """Bytes for records that wait for their tile in memory, drawn while the context lasts."""
-    chosen = prepared.resources.strategy
-    room = 0 if chosen == strategy.SPILL else team.budget.free - team.workers * _busy(prepared)
-    refuse_full_disk(spill_folder(prepared), max(_record_bytes(prepared) - room, 0))
-    team.budget.take(room, "transcripts and outlines")
-    try:
-        yield room
-    finally:
-        team.budget.give_back(room)
+class Records:
+    """Room for records that wait for their tile in memory; a context, which gives it back.
+
+    Attributes
+    ----------
+    room
+        Bytes that are drawn.
+    spills
+        Whether transcripts will need temporary files.
+    """
+
+    def __init__(self, prepared: Export, team: Team) -> None:
+        self._prepared, self._team, self._budget = prepared, team, team.budget
+        chosen = prepared.resources.strategy
+        self.room = 0 if chosen == strategy.SPILL else team.budget.free - team.workers * _busy(prepared)
+        excess = max(_record_bytes(prepared) - self.room, 0)
+        self.spills = excess > 0
+        refuse_full_disk(spill_folder(prepared), excess)
+
+    def __enter__(self) -> Self:
+        self._budget.take(self.room, "transcripts and outlines")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._budget.give_back(self.room)
+
+    def settle(self, writers: Sequence[TileWriter]) -> None:
+        """Keep only what is held once everything is read.
+
+        Where a tile is so large that it cannot be written beside that, everything goes to temporary files.
+
+        Raises
+        ------
+        BudgetError
+            A tile is too large even so.
+        """
+        gatherings = [writer.gathering for writer in writers]
+        least = max((writer.least for writer in writers), default=0)
+        if sum(gathering.held for gathering in gatherings) + least > self._budget.free:
+            for gathering in gatherings:
+                gathering.spill()
+            least = max((writer.least for writer in writers), default=0)
+        if least > self._budget.free:
+            # With more room there would be more threads.
+            more = (_wanted_workers(self._prepared) - self._team.workers) * WORKER_BYTES
+            self._budget.require(least + more, "writing the largest tile (smaller with tile_size=, --tile-size)")
+        held = sum(gathering.held for gathering in gatherings)
+        self._budget.give_back(self.room - held)
+        self.room = held
 
 
 def spill_folder(prepared: Export) -> Path:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -131,26 +131,26 @@ class ChunkSeries:
     def add(self, number: int, tables: Sequence[pa.Table | None]) -> None:
         """Write tables `number` and following, None for none; waits until those before them are written.
 
-        Whoever adds must see to it that lower numbers are under way in other threads, or done.
+        Whoever adds does so inside of `giving_up`, and sees to it that lower numbers are under way in other threads.
         """
         with self._turn:
             self._turn.wait_for(lambda: self._next == number or self._failed)
-            try:
-                for table in tables if not self._failed else ():
-                    if table is not None:
-                        self._write(table)
-                    self._next += 1
-            except BaseException:
-                self._failed = True
-                raise
-            finally:
-                self._turn.notify_all()
-
-    def give_up(self) -> None:
-        """Somebody has failed: nobody needs to wait."""
-        with self._turn:
-            self._failed = True
+            for table in tables if not self._failed else ():
+                if table is not None:
+                    self._write(table)
+                self._next += 1
             self._turn.notify_all()
+
+    @contextmanager
+    def giving_up(self) -> Iterator[None]:
+        """When this context fails, nobody waits any more for what it would have added."""
+        try:
+            yield
+        except BaseException:
+            with self._turn:
+                self._failed = True
+                self._turn.notify_all()
+            raise
 
     def _write(self, table: pa.Table) -> None:
         if len(self.groups) % self._each == 0:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from os import PathLike
 from pathlib import Path
 
 from atlaswriter.errors import Problems
@@ -12,6 +14,33 @@ from atlaswriter.sinks.folder import check_target
 def check_early(target: Path, *, force: bool, problems: Problems) -> None:
     """Everything that can be said about the target before the data is looked at."""
     check_target(target, force=force, foreign=foreign_entries, problems=problems)
+
+
+def check_place(target: Path, inputs: Iterable[object], spill_dir: object, problems: Problems) -> None:
+    """Refuse to write into, or to replace, what is read.
+
+    Parameters
+    ----------
+    target
+        The folder to write.
+    inputs
+        Everything that may be a path of an input.
+    spill_dir
+        Folder for temporary files, if one is given.
+    problems
+        What stands against it is added here.
+    """
+    sources = [Path(path).resolve() for path in inputs if isinstance(path, str | PathLike) and Path(path).exists()]
+    places = [("out", target)] + ([("spill_dir", Path(spill_dir))] if isinstance(spill_dir, str | PathLike) else [])
+    for where, place in places:
+        inside = place.resolve()
+        for source in sources:
+            if source in (inside, *inside.parents):
+                problems.add(where, f"{place} lies inside of the input {source}", "choose another folder")
+            elif where == "out" and inside in source.parents:
+                problems.add(
+                    where, f"{place} holds the input {source}, which would be deleted", "choose another folder"
+                )
 
 
 def foreign_entries(directory: Path) -> list[str]:

@@ -151,6 +151,11 @@ class TileWriter:
     negative: int = 0
     files: list[str] = field(default_factory=list)
 
+    @property
+    def least(self) -> int:
+        """Bytes that one thread takes to write any of the tiles."""
+        return max((self._room(piece) for piece in self.gathering.pieces(_PIECE_BYTES)), default=0)
+
     def write(self, grid: Grid) -> None:
         """Write all tiles; waits for them."""
         self.job.sink.make_dir(self.kind.directory)
@@ -169,8 +174,7 @@ class TileWriter:
             yield self.job.team.submit(self._write_loose, piece, memory=self._room(piece), what="writing tiles")
 
     def _room(self, piece: slice) -> int:
-        largest = max((self.gathering.room(slice(k, k + 1)) for k in range(piece.start, piece.stop)), default=0)
-        return self.gathering.room(piece) + ROOM * largest
+        return self.gathering.room(piece) + ROOM * int(self.gathering.n_bytes(piece).max(initial=0))
 
     def _write_loose(self, piece: slice) -> None:
         found = self.gathering.read(piece)

@@ -152,13 +152,15 @@ class TranscriptReader:
             self._refuse(f"{features.null_count:,} transcripts have no {transcripts.gene}")
         x, y = (self._numbers(batch.column(k), self._columns[k]) for k in (1, 2))
         real = np.result_type(x, y, np.float32)
-        quality = np.empty(0, np.float32)
+        quality, least = np.empty(0), -np.inf
         if len(self._columns) > 3:
-            quality = self._numbers(batch.column(3), self._columns[3]).astype(np.float32)
+            stored = self._numbers(batch.column(3), self._columns[3])
+            # A limit such as 20.3 means the stored number that is written so.
+            least = float(stored.dtype.type(self._job.options.min_qv))
+            quality = stored.astype(np.float64)
         found = np.zeros(bins.N_FOUND, np.int64)
         found[bins.FIRST_I :] = [*[np.iinfo(np.int64).max] * 2, *[np.iinfo(np.int64).min] * 2]
         out = tuple(np.empty(x.size, np.int32) for _ in range(3))
-        least = -np.inf if self._job.options.min_qv is None else float(self._job.options.min_qv)
         n = bins.locate(
             x.astype(real, copy=False), y.astype(real, copy=False), readable(features.indices.to_numpy()), codes,
             quality, least, self._to_px, self._region, np.int32(self._job.options.edge), *out, found,
@@ -166,7 +168,8 @@ class TranscriptReader:
         if found[bins.FAR]:
             self._refuse(f"{found[bins.FAR]:,} transcripts have no usable position (NaN, infinite, or far away)")
         self._note(batch.num_rows, n, found)
-        return tuple(array[:n] for array in out)
+        # A view would keep the whole block alive.
+        return tuple(array[:n] if 2 * n > x.size else array[:n].copy() for array in out)
 
     def _numbers(self, column: pa.Array, name: str) -> NDArray[Any]:
         if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):

@@ -41,7 +41,7 @@ def spill_kernels() -> Iterator[Wanted]:
 
 
 def _position_kernels(real: str, local: str, gene: str, out: str) -> Iterator[Wanted]:
-    numbers = "i4[::1], i4[::1], f4[::1], f8, f8[::1], f8[::1], i4, i4[::1], i4[::1], i4[::1], i8[::1]"
+    numbers = "i4[::1], i4[::1], f8[::1], f8, f8[::1], f8[::1], i4, i4[::1], i4[::1], i4[::1], i8[::1]"
     yield bins.locate, f"({real}[::1], {real}[::1], {numbers})"
     yield bins.count, "(i4[::1], i4[::1], i4, i8, i8, i8, i8[::1])"
     yield (

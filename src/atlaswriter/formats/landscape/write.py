@@ -117,21 +117,26 @@ class _Writer:
     def _tiles(self) -> Genes:
         """Transcripts and outlines to their tiles; the features, all of which are known then."""
         sources: list[Source] = []
-        with rooms.records(self.prepared, self.job.team) as room:
+        with rooms.Records(self.prepared, self.job.team) as records:
+            if records.spills:
+                warm_up(spill_kernels())
             if self.spatial.transcripts is not None:
                 with self.report.phase("transcripts"):
-                    sources.append(self._read_transcripts(room))
+                    sources.append(self._read_transcripts(records.room))
             genes = self.prepared.catalogue.close()
             for part in self.prepared.segmented:
                 if part.outlines is not None:
                     with self.report.phase("outlines"):
                         held = sum(source.gathering.held for source in sources)
-                        sources.append(self._read_outlines(part, room - held))
+                        sources.append(self._read_outlines(part, records.room - held))
             self.job = replace(self.job, style=Style.of(self.job.options.compat, self._extent(sources)))
             self.grid = Grid.covering(self.spatial.planes, sources, self.job.options)
-            for source in sources:
-                self._write_tiles(source, genes)
+            writers = [TileWriter(self.job, source.kind(self.job, genes), source.gathering) for source in sources]
+            records.settle(writers)
+            for source, writer in zip(sources, writers, strict=True):
+                self._write_tiles(source, writer)
             sources.clear()
+            writers.clear()
             trim_memory()
         return genes
 
@@ -145,7 +150,6 @@ class _Writer:
         assert self.spatial.transcripts is not None  # noqa: S101 - asked by the caller
         reader = TranscriptReader(self.spatial.transcripts, self.spatial.to_px, size_px, catalogue, self.job)
         reader.read(room)
-        self._spilled(reader)
         self.summary.transcripts(reader.tally)
         return reader
 
@@ -153,18 +157,12 @@ class _Writer:
         assert part.outlines is not None  # noqa: S101 - asked by the caller
         reader = OutlineReader(part.outlines, self.spatial.to_px, part.cells, self.job, part.name)
         reader.read(max(room, 0))
-        self._spilled(reader)
         self.summary.outlines(part, reader.tally)
         return reader
 
-    def _spilled(self, source: Source) -> None:
-        if source.gathering.spill_bytes:
-            warm_up(spill_kernels())
-            self.report.spill_bytes += source.gathering.spill_bytes
-
-    def _write_tiles(self, source: Source, genes: Genes) -> None:
+    def _write_tiles(self, source: Source, writer: TileWriter) -> None:
         with self.report.phase(source.what):
-            writer = TileWriter(self.job, source.kind(self.job, genes), source.gathering)
+            self.report.spill_bytes += source.gathering.spill_bytes
             writer.write(self.grid)
             self.row_group_files[writer.kind.directory] = writer.parameters(self.grid)
             self.rows[writer.kind.rows_key] = writer.n_rows
