@@ -151,7 +151,7 @@ class Gathering:
     def room(self, keys: slice) -> int:
         """Bytes that `read` takes for some keys: their records, and a frame of a part that is in a file."""
         frames = [part.largest for part in self._parts.values() if isinstance(part, _Stored)]
-        return int(self.n_bytes(keys).sum()) + 3 * max(frames, default=0)
+        return int(self.n_bytes(keys).sum()) + 4 * max(frames, default=0)
 
     def read(self, keys: slice) -> Part:
         """All records of some keys, in the order of the source."""
