@@ -513,6 +513,7 @@ def test_cells_with_odd_names(bundle, out):
     table = pq.read_table(truth.folder / "cells.parquet").set_column(0, "cell_id", pa.array(odd))
     pq.write_table(table, truth.folder / "cells.parquet")
     truths.put_outlines(truth, truth.rings, odd)
+    (truth.folder / CLUSTERS).write_text("Barcode,Cluster\nNA,1\n")
     barcodes = truth.folder / "cell_feature_matrix" / "barcodes.tsv.gz"
     barcodes.write_bytes(gzip.compress(("\n".join(odd) + "\n").encode()))
     report = export(truth.folder, out)
@@ -576,12 +577,26 @@ def test_a_cell_in_several_clusters(bundle, target):
 
 
 def test_clusters_of_nobody(bundle, out):
+    """Not a single name fits: another column, or another spelling."""
     truth = bundle()
     (truth.folder / CLUSTERS).write_text("Barcode,Cluster\nnobody,1\n")
-    report = export(truth.folder, out)
-    assert [text for text in report.warnings if "cells with a cluster are not in" in text]
-    assert Written(out).clusters == ([None] * 12, [])
-    assert aw.check(out).ok, aw.check(out)
+    with pytest.raises(InputError, match=r"clusters.csv: names no cell of cells.parquet: it has 'nobody'"):
+        export(truth.folder, out)
+
+
+def test_outlines_of_nobody(bundle, out):
+    truth = bundle()
+    truths.put_outlines(truth, truth.rings, [f"other{k}" for k in range(len(truth.rings))])
+    with pytest.raises(InputError, match=r"none of 12 outlines is of a cell of cells.parquet, such as 'other0'"):
+        export(truth.folder, out)
+
+
+def test_names_that_hash_alike(bundle, out, monkeypatch):
+    """Cells are looked up by a hash; names that share one are told apart."""
+    truth = bundle()
+    monkeypatch.setattr("atlaswriter.formats.landscape.cells._hashes", lambda names: np.zeros(len(names), np.uint64))
+    export(truth.folder, out)
+    assert sum(values.sum() for _, values in Written(out).counts.values()) == truth.counts.sum()
 
 
 def test_labels_like_columns(bundle, out):

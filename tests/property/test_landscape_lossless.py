@@ -143,7 +143,7 @@ def square(x, y, half=2.0):
 def test_points_at_every_edge(row_groups, compat, tile_size, spill, tmp_path, exact_images):
     """On, just before and just behind edges of tiles and of the image, where the last hundredth decides."""
     if row_groups and tile_size == 1:
-        tile_size = 2
+        tile_size = 20  # few enough row groups
     truth = plain_bundle(tmp_path)
     near = [0, 0.001, 0.004, 0.006, -0.004, -0.006, 0.01, -0.01, 0.5]
     edges = [0, tile_size, 2 * tile_size, 250, 420, 300, 655.36, 655.35, 327.68]

@@ -26,7 +26,7 @@ def located(x, y, features=None, genes=None, quality=(), least=-np.inf, to_px=ID
     out = [np.full(x.size, -7, np.int32) for _ in range(3)]
     n = bins.locate(
         x, y, features, genes, np.asarray(quality, np.float64), float(least), np.asarray(to_px, np.float64),
-        np.asarray(region, np.float64), np.int32(edge), *out, found,
+        100 * np.asarray(region, np.float64), np.int32(edge), *out, found,
     )  # fmt: skip
     assert all((array[n:] == -7).all() for array in out)
     return [array[:n] for array in out], found
@@ -49,7 +49,8 @@ def twin(x, y, features, genes, quality, least, to_px, region, edge):
     with np.errstate(invalid="ignore"):
         leave_out(~((np.abs(across) <= FAR) & (np.abs(down) <= FAR)))
         if len(region):
-            leave_out(~((region[0] <= px) & (px < region[2]) & (region[1] <= py) & (py < region[3])))
+            left, top, right, bottom = (100 * bound for bound in region)
+            leave_out(~((left <= across) & (across < right) & (top <= down) & (down < bottom)))
         else:
             leave_out(np.zeros(x.size, bool))
         leave_out(~(quality >= least) if len(quality) else np.zeros(x.size, bool))
@@ -123,10 +124,11 @@ def test_nothing_is_nothing():
 
 
 def test_a_region_holds_its_first_edges_and_not_its_last():
-    x = np.array([0, -0.001, 9.999, 10, 5, 5, 5])
-    y = np.array([0, 5, 5, 5, 7.999, 8, -1e-9])
+    """By the hundredths that are written: 9.999 is at 10."""
+    x = np.array([0, -0.01, 9.99, 9.999, 10, 5, 5, 5, -0.001])
+    y = np.array([0, 5, 5, 5, 5, 7.99, 8, -1e-9, 3])
     (ours, _, _), found = located(x, y, region=(0, 0, 10, 8))
-    assert ours.tolist() == [0, 1000, 500]
+    assert ours.tolist() == [0, 999, 500, 500, 0]
     assert found[bins.OUTSIDE] == 4
 
 

@@ -47,7 +47,7 @@ def locate(
     to_px : float64 (6,)
         First two rows of the transform to pixels.
     region : float64 (4,)
-        Pixels x0, y0, x1, y1 that are wanted, the last two excluded; empty for all.
+        x0, y0, x1, y1 that are wanted, in hundredths of a pixel, the last two excluded; empty for all.
     edge : int32
         Edge of a tile, in hundredths of a pixel.
     x_out, y_out, gene_out : int32 (n,)
@@ -69,7 +69,7 @@ def locate(
         if not (abs(across) <= _FARTHEST and abs(down) <= _FARTHEST):
             found[FAR] += 1
             continue
-        if region.size and not (region[0] <= px < region[2] and region[1] <= py < region[3]):
+        if region.size and not (region[0] <= across < region[2] and region[1] <= down < region[3]):
             found[OUTSIDE] += 1
             continue
         if quality.size and not quality[k] >= least:

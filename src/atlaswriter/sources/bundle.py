@@ -11,9 +11,9 @@ from typing import Any
 from atlaswriter.errors import InputError, Problem, listed
 from atlaswriter.sources.custom_segmentation import open_segmentation
 from atlaswriter.sources.generic import open_generic
-from atlaswriter.sources.merscope import open_merscope
+from atlaswriter.sources.merscope import MERSCOPE_FILES, is_merscope, open_merscope
 from atlaswriter.sources.spatial import Segmentation, Spatial
-from atlaswriter.sources.spatialdata import open_spatialdata
+from atlaswriter.sources.spatialdata import is_spatialdata, open_spatialdata
 from atlaswriter.sources.xenium import open_xenium
 
 # Options of an input, by what kind of data set takes them, under the names that its function knows them by.
@@ -32,8 +32,6 @@ _GENERIC = {
 INPUT_OPTIONS = tuple(dict.fromkeys([*_XENIUM, *_MERSCOPE, *_SPATIALDATA, *_GENERIC]))
 
 _XENIUM_FILES = ("experiment.xenium", "cells.zarr.zip", "transcripts.parquet", "transcripts.csv.gz")
-_MERSCOPE_FILES = ("cell_by_gene.csv", "detected_transcripts.csv", "detected_transcripts.parquet", "cell_metadata.csv")
-_ELEMENTS = ("points", "shapes", "images", "tables")
 _ZARR_FILES = (".zgroup", "zarr.json")
 
 
@@ -71,13 +69,13 @@ def _kind(bundle: Any, workers: int) -> tuple[str, Mapping[str, str], Callable[.
     names = {entry.name for entry in folder.iterdir()}
     if names & set(_XENIUM_FILES):
         return "a Xenium bundle", _XENIUM, partial(open_xenium, folder, workers=workers)
-    if names & set(_MERSCOPE_FILES):
+    if is_merscope(folder):
         return "a MERSCOPE region", _MERSCOPE, partial(open_merscope, folder)
-    if names & set(_ELEMENTS) and names & set(_ZARR_FILES) and "obs" not in names:
+    if is_spatialdata(folder):
         return "a SpatialData store", _SPATIALDATA, partial(open_spatialdata, folder, workers=workers)
     if names & set(_ZARR_FILES):
         return generic
-    looked = listed([*_XENIUM_FILES, *_MERSCOPE_FILES, *_ZARR_FILES], 20)
+    looked = listed([*_XENIUM_FILES, *MERSCOPE_FILES, *_ZARR_FILES], 20)
     found = f"is no bundle: it holds none of {looked}"
     raise InputError(Problem(str(folder), found, "give the output folder of Xenium or MERSCOPE, a Zarr store or .h5ad"))
 

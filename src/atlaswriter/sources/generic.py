@@ -175,6 +175,9 @@ def open_transcripts(
 
 def _planes(images: AnyPath | Sequence[AnyPath], channels: Sequence[str] | None) -> list[Plane]:
     planes = open_planes(images)
+    if channels is not None and len(channels) > len(planes):
+        found = f"are {len(channels)} names for {len(planes)} channels"
+        raise InputError(Problem("channel_names", found, "give one name a channel"))
     return planes if channels is None else keyed(planes, list(channels))
 
 

@@ -20,6 +20,8 @@ from atlaswriter.sources.wide import csv_counts
 _CELLS, _COUNTS, _BOUNDARIES = "cell_metadata.csv", "cell_by_gene.csv", "cell_boundaries.parquet"
 _TRANSFORM = "images/micron_to_mosaic_pixel_transform.csv"
 _TRANSCRIPTS = ("detected_transcripts.parquet", "detected_transcripts.csv")
+# Files by any of which such a folder is known.
+MERSCOPE_FILES = (*_TRANSCRIPTS, _COUNTS, _TRANSFORM)
 _MOSAIC = re.compile(r"mosaic_(?P<stain>.+)_z(?P<z>\d+)\.tiff?")
 
 # Stains that come first, and what Celldega calls their channels.
@@ -28,7 +30,7 @@ _KEYS = {"DAPI": "dapi", "Cellbound1": "bound"}
 
 def is_merscope(path: str | os.PathLike[str]) -> bool:
     """Whether a folder looks like one of MERSCOPE."""
-    return any((Path(path) / name).is_file() for name in (*_TRANSCRIPTS, _TRANSFORM))
+    return any((Path(path) / name).is_file() for name in MERSCOPE_FILES)
 
 
 def open_merscope(path: str | os.PathLike[str], *, z: int | None = None) -> Spatial:
@@ -104,8 +106,11 @@ def _planes(mosaics: dict[tuple[str, int], Path], z: int | None) -> list[Plane]:
     first = [stain for stain in _KEYS if stain in stains]
     planes = []
     for stain in (*first, *sorted(set(stains) - set(first))):
-        (plane,) = open_planes(mosaics[stain, layer])
-        planes.append(replace(plane, label=stain))
+        found = open_planes(mosaics[stain, layer])
+        if len(found) > 1:
+            remedy = "write one channel a file, as the instrument does"
+            raise InputError(Problem(mosaics[stain, layer].name, f"holds {len(found)} channels", remedy))
+        planes.append(replace(found[0], label=stain))
     return keyed(planes, [_KEYS[stain] for stain in first])
 
 
@@ -133,6 +138,8 @@ def _outlines(path: Path, layer: int) -> tuple[GeoParquet, list[str]]:
         return every, []
     found: dict[int, int] = {}
     for values in every.values("ZIndex"):
+        if not np.isfinite(values.astype(np.float64)).all():
+            raise InputError(Problem(path.name, "has outlines without a ZIndex", "remove them, or give them one"))
         for value, count in zip(*np.unique(values, return_counts=True), strict=True):
             found[int(value)] = found.get(int(value), 0) + int(count)
     if not found:

@@ -28,6 +28,8 @@ _CONTROLS = (
 # Bytes of a file name, less ".parquet".
 _LONGEST = 255 - len(".parquet")
 _MOST_SHORT = 1 << 16
+# Code of features that are not exported.
+_LEFT_OUT = -1
 
 
 class Catalogue:
@@ -68,19 +70,21 @@ class Catalogue:
             int64: the columns of the matrix that are exported, and the code of each.
         """
         features, types = counts.features, counts.types
-        columns, codes = [], []
-        for k, unique in enumerate(_unique(features)):
-            name = features[k]
+        codes = []
+        columns = [
+            k
+            for k, name in enumerate(features)
+            if self._codes.get(name) != _LEFT_OUT and self._is_wanted(name, None if types is None else types[k])
+        ]
+        kept = [features[k] for k in columns]
+        for k, name, unique in zip(columns, kept, _unique(kept), strict=True):
             code = self._codes.get(unique)
-            if code == -1 or not self._is_wanted(name, None if types is None else types[k]):
-                self._codes.setdefault(name, -1)
-                continue
             if code is None:
-                code = self._add(name, unique)
+                code = self._codes[unique] = self._add(name, unique)
                 self._hues[code] = k / len(features)
-                self._codes[unique] = code
-            columns.append(k)
             codes.append(code)
+        # Else transcripts would bring them back as features that nobody knows.
+        self._codes |= dict.fromkeys(set(features) - set(kept), _LEFT_OUT)
         self._matrices.append(counts.where)
         self._features |= set(features)
         self.short = len(self.names) <= _MOST_SHORT // 2
@@ -96,6 +100,12 @@ class Catalogue:
             problems.add("genes", f"{len(unknown)} are not in {where}: {listed(unknown)}", "check their names")
         if not self.names:
             problems.add("genes", f"none of {' or '.join(self._matrices)} is left to export", "choose others")
+
+    def case_only(self) -> list[str]:
+        """Names, of those that have a file, that differ from another only by case."""
+        counted = [self.names[code] for code in self._hues]
+        lower = Counter(name.lower() for name in counted)
+        return sorted(name for name in counted if lower[name.lower()] > 1)
 
     def _check_names(self, problems: Problems) -> None:
         for name, count in Counter(self.names).items():
@@ -129,7 +139,7 @@ class Catalogue:
     def _code(self, name: str) -> int:
         code = self._codes.get(name)
         if code is None:
-            code = self._codes[name] = self._add(name, name) if self._is_wanted(name, None) else -1
+            code = self._codes[name] = self._add(name, name) if self._is_wanted(name, None) else _LEFT_OUT
         return code
 
     def close(self) -> Genes:

@@ -10,10 +10,16 @@ from numpy.typing import NDArray
 from atlaswriter.errors import InputError, Problem, Problems, listed
 from atlaswriter.formats.landscape import layout
 from atlaswriter.formats.landscape.job import Job
+from atlaswriter.kernels import names as kernels
+from atlaswriter.kernels._jit import readable
 from atlaswriter.sources.spatial import Cells
 
 # Pixels from the origin that count as a position, as for transcripts: their hundredths fit in 32 bits.
 _FARTHEST = (2**31 - 1) / 100
+
+
+# Names looked up at a time.
+_SLICE = 1 << 16
 
 
 class CellIds:
@@ -60,7 +66,10 @@ class CellIds:
             names, xy = names.filter(pa.array(inside)), xy[inside]
         self.names = names
         self.xy = xy.ravel()
-        self._padded = _padded(self._all)
+        every = _hashes(self._all)
+        self._order = np.argsort(every, kind="stable")
+        self._hashes = every[self._order]
+        self._ambiguous = bool((self._hashes[1:] == self._hashes[:-1]).any())
 
     @property
     def n_cells(self) -> int:
@@ -69,11 +78,20 @@ class CellIds:
 
     def ids_of(self, names: pa.StringArray) -> NDArray[np.int64]:
         """Ids of some cells; UNKNOWN or LEFT_OUT for those that have none."""
-        if not len(self._all):
-            return np.full(len(names), self.UNKNOWN, np.int64)
-        wanted = _padded(names, self._padded.itemsize)
-        places = np.minimum(np.searchsorted(self._padded, wanted), len(self._all) - 1)
-        return np.where(self._padded[places] == wanted, self._id_of[places], self.UNKNOWN)
+        ids = np.full(len(names), self.UNKNOWN, np.int64)
+        for first in range(0, len(names) if len(self._all) else 0, _SLICE):
+            some = names.slice(first, _SLICE)
+            ids[first : first + _SLICE] = self._ids_of(some)
+        return ids
+
+    def _ids_of(self, names: pa.StringArray) -> NDArray[np.int64]:
+        if self._ambiguous:
+            found = pc.index_in(names, value_set=self._all)
+            return np.where(found.is_valid(), self._id_of[found.fill_null(0).to_numpy()], self.UNKNOWN)
+        places = np.searchsorted(self._hashes, _hashes(names))
+        rows = self._order[np.minimum(places, len(self._all) - 1)]
+        same = pc.equal(names, self._all.take(pa.array(rows))).fill_null(False).to_numpy(zero_copy_only=False)
+        return np.where(same, self._id_of[rows], self.UNKNOWN)
 
     def write(self, job: Job, segmentation: str | None = None) -> None:
         """Write names and positions."""
@@ -107,22 +125,29 @@ def _check_distinct(names: pa.StringArray, where: str) -> None:
         raise InputError(Problem(where, found, "make them unique"))
 
 
-def _padded(names: pa.StringArray, width: int | None = None) -> NDArray[np.bytes_]:
-    """UTF-8 of names in a NumPy array, whose order is that of the names; longer ones than `width` match nothing."""
-    texts = names.cast(pa.large_binary())
-    offsets = np.frombuffer(texts.buffers()[1], np.int64)[texts.offset : texts.offset + len(texts) + 1]
-    sizes = np.diff(offsets)
-    content = np.frombuffer(texts.buffers()[2] or b"", np.uint8)
-    width = int(sizes.max(initial=1)) if width is None else width
-    out = np.zeros((len(texts), width), np.uint8)
-    fits = sizes <= width
-    if fits.all() and sizes.size and (sizes == width).all():
-        out[:] = content[offsets[0] : offsets[-1]].reshape(-1, width)
-    else:
-        short = np.where(fits, sizes, 0)
-        columns = np.arange(width)
-        chosen = columns[None, :] < short[:, None]
-        out[chosen] = content[(offsets[:-1, None] + columns)[chosen]]
-        # No name holds a byte that UTF-8 never has.
-        out[~fits] = 0xFF
-    return out.view(f"S{width}").ravel()
+def _hashes(names: pa.StringArray) -> NDArray[np.uint64]:
+    """A number for each name."""
+    found = np.empty(len(names), np.uint64)
+    if len(names):
+        _, offsets, content = names.buffers()
+        ends = np.frombuffer(offsets, np.int32)[names.offset : names.offset + len(names) + 1]
+        kernels.hashes(readable(ends), readable(np.frombuffer(content or b"", np.uint8)), found)
+    return found
+
+
+def refuse_repeats(ids: NDArray[np.int64], names: pa.StringArray, where: str) -> None:
+    """Raise `InputError` where cells with an id of 0 and above occur more than once."""
+    known = np.sort(ids[ids >= 0])
+    again = np.unique(known[1:][known[1:] == known[:-1]])
+    if again.size:
+        first = [int(np.flatnonzero(ids == wanted)[0]) for wanted in again[:3]]
+        shown = listed(names.take(pa.array(first)).to_pylist())
+        raise InputError(Problem(where, f"{again.size:,} cells occur more than once: {shown}", "leave one row a cell"))
+
+
+def refuse_strangers(ids: NDArray[np.int64], names: pa.StringArray, where: str, cells: Cells) -> None:
+    """Raise `InputError` where not a single name is that of a cell, which a wrong column or spelling makes."""
+    if ids.size and (ids == CellIds.UNKNOWN).all():
+        theirs, ours = (listed(some[:3].to_pylist()) for some in (names, cells.names))
+        found = f"names no cell of {cells.where}: it has {theirs} and others, {cells.where} has {ours}"
+        raise InputError(Problem(where, found, "give names of the same cells"))

@@ -8,14 +8,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from atlaswriter.errors import InputError, Problem, listed
+from atlaswriter.errors import InputError, Problem
 from atlaswriter.formats.landscape import layout
-from atlaswriter.formats.landscape.cells import CellIds
+from atlaswriter.formats.landscape.cells import CellIds, refuse_repeats, refuse_strangers
 from atlaswriter.formats.landscape.colors import wheel
 from atlaswriter.formats.landscape.job import Job
 from atlaswriter.formats.landscape.parquet import INDEX
-from atlaswriter.sources.spatial import Clusters
+from atlaswriter.sources.spatial import Cells, Clusters
 
+# More labels are none of clusters, and nobody could tell their colours apart.
+_MOST_LABELS = 10_000
 # What the original writes where there are none: one cluster of all cells.
 _ONLY, _ONLY_COLOR = "0", "#1f77b4"
 
@@ -50,13 +52,13 @@ class CellClusters:
         return np.bincount(self.codes[self.codes >= 0], minlength=len(self.labels))
 
     @classmethod
-    def of(cls, clusters: Clusters | None, cells: CellIds) -> CellClusters:
-        """Clusters of cells by id.
+    def of(cls, clusters: Clusters | None, cells: CellIds, named: Cells) -> CellClusters:
+        """Clusters of cells by id; `named` are the same cells as the data set has them.
 
         Raises
         ------
         InputError
-            A cell is in several clusters.
+            A cell is in several clusters, or none of them is known.
         """
         if clusters is None:
             return cls([_ONLY], [_ONLY_COLOR], np.zeros(cells.n_cells, np.int32), known=False)
@@ -64,9 +66,13 @@ class CellClusters:
         encoded = clusters.labels.dictionary_encode()
         places = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
         kept = ids >= 0
-        _refuse_repeats(ids[kept], clusters, cells)
+        refuse_repeats(ids, clusters.cells, clusters.where)
+        refuse_strangers(ids, clusters.cells, clusters.where, named)
         codes = np.full(cells.n_cells, -1, np.int32)
         codes[ids[kept]] = places[kept]
+        if len(encoded.dictionary) > _MOST_LABELS:
+            found = f"holds {len(encoded.dictionary):,} different labels"
+            raise InputError(Problem(clusters.where, found, "choose labels of clusters"))
         labels = encoded.dictionary.to_pylist()
         order = _by_size(codes)
         rank = np.full(len(labels) + 1, -1, np.int32)
@@ -93,11 +99,3 @@ def _by_size(codes: NDArray[np.int32]) -> NDArray[np.int64]:
     used = present >= 0
     present, firsts, counts = present[used], firsts[used], counts[used]
     return present[np.lexsort((firsts, -counts))].astype(np.int64)
-
-
-def _refuse_repeats(ids: NDArray[np.int64], clusters: Clusters, cells: CellIds) -> None:
-    present, counts = np.unique(ids, return_counts=True)
-    if (counts > 1).any():
-        shown = listed(cells.names.take(pa.array(present[counts > 1][:3])).to_pylist())
-        found = f"{int((counts > 1).sum()):,} cells occur more than once: {shown}"
-        raise InputError(Problem(clusters.where, found, "leave one row a cell"))

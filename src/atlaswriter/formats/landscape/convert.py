@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from atlaswriter.engine.budget import Budget
 from atlaswriter.engine.resources import Resources
-from atlaswriter.errors import Problems
+from atlaswriter.errors import Problems, listed
 from atlaswriter.formats.landscape.options import Options, check_segmentation_names
 from atlaswriter.formats.landscape.target import check_early, check_place
 from atlaswriter.report import Report
+from atlaswriter.sinks import fs
 from atlaswriter.sinks.folder import target_path
 from atlaswriter.units import usable_cpus
 
@@ -79,7 +80,7 @@ def landscape(
     Parameters
     ----------
     bundle
-        Output folder of Xenium (versions 1 to 3) or MERSCOPE, a SpatialData Zarr store, or an AnnData (an object, an
+        Output folder of Xenium (versions 1 to 4) or MERSCOPE, a SpatialData Zarr store, or an AnnData (an object, an
         ``.h5ad`` file or a Zarr store) to which `transcripts`, `polygons` and `images` are given. It is only read.
         An AnnData alone, without positions, becomes a data set without image (technology ``"Chromium"``) whose cells
         are placed by their UMAP.
@@ -192,12 +193,11 @@ def _opened(given: Mapping[str, Any]) -> Iterator[Export]:
         close()
 
 
-def _inputs(given: Mapping[str, Any]) -> Iterator[object]:
-    """Everything that may be the path of an input."""
-    for name in ("bundle", "clusters", "transcripts", "polygons", "transform"):
-        yield given[name]
-    for name in ("segmentations", "images"):
-        yield from given[name] if isinstance(given[name], list | tuple) else [given[name]]
+def _inputs(given: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """Options, and everything in them that may be the path of an input."""
+    for name in ("bundle", "clusters", "transcripts", "polygons", "transform", "segmentations", "images"):
+        value = given[name]
+        yield from ((name, item) for item in (value if isinstance(value, list | tuple) else [value]))
 
 
 def _nothing() -> None:
@@ -237,13 +237,14 @@ def _checked(
     from atlaswriter.formats.landscape.catalogue import Catalogue
     from atlaswriter.formats.landscape.model import (
         Export,
+        as_drawn,
         check_image,
         in_region,
         segmented,
         with_channels,
     )
 
-    spatial = with_channels(spatial, options, problems)
+    spatial = with_channels(as_drawn(spatial), options, problems)
     check_image(spatial, options, problems)
     problems.raise_if_any()
     spatial, size_px = in_region(spatial, options)
@@ -251,6 +252,9 @@ def _checked(
     every: list[tuple[str | None, Segmentation]] = [(None, spatial.segmentation), *spatial.others.items()]
     parts = [segmented(name, part, spatial.to_px, size_px, catalogue, problems) for name, part in every]
     catalogue.check_wanted(problems)
+    if (same := catalogue.case_only()) and not options.row_groups and not fs.case_sensitive(target):
+        found = f"{listed(same)} differ only by case, which this file system ignores"
+        problems.add("genes", found, "use row groups (row_groups=True, --row-groups), or rename them")
     problems.raise_if_any()
-    found = [part for part in parts if part is not None]
-    return Export(spatial, found, catalogue, size_px, options, resources, target, budget, report)
+    complete = [part for part in parts if part is not None]
+    return Export(spatial, complete, catalogue, size_px, options, resources, target, budget, report)

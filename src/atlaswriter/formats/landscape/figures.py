@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from atlaswriter.formats.landscape import layout
 from atlaswriter.formats.landscape.read import Landscape
 from atlaswriter.formats.landscape.scale import FACTOR
 from atlaswriter.kernels import draw
@@ -31,8 +32,6 @@ _STEPS = 60
 MOST_POINTS = 20_000_000
 # How much brighter than in the viewer an overview may be.
 _MOST_GAIN = 4.0
-# Single channels whose pixels are shown as they are.
-_PLAIN = ("h_and_e", "h&e")
 GREY: Color = (96, 102, 112)
 OUTLINE: Color = (255, 236, 179)
 # Ten steps of matplotlib's "inferno", dark to bright.
@@ -126,7 +125,7 @@ def brightened(
     """
     names = list(export.channels) if channels is None else list(channels)
     planes = [_sampled(export, name, frame) for name in names]
-    if len(export.channels) == 1 and names[0] in _PLAIN:
+    if len(export.channels) == 1 and names[0] in layout.COLOUR_CHANNELS:
         return (planes[0] + 0.5).astype(np.uint8), 1.0
     shares = [plane.mean(2) * (FACTOR / 255) for plane in planes]
     bright = max(float(np.percentile(share, 99.5)) for share in shares)

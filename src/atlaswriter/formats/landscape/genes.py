@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from atlaswriter.engine import strategy
 from atlaswriter.engine.columns import Batch, CodedColumns, Rules, SparseColumns
 from atlaswriter.engine.rows import value_dtype
-from atlaswriter.errors import InputError, Problem, listed
+from atlaswriter.errors import InputError, Problem
 from atlaswriter.formats.landscape import layout
 from atlaswriter.formats.landscape.catalogue import Genes
 from atlaswriter.formats.landscape.cells import CellIds
@@ -79,17 +78,18 @@ class GeneWriter:
 
     Attributes
     ----------
+    rows
+        int64: id of the cell of each row of the matrix, negative where it is not exported.
     columns, codes
         int64: exported columns of the matrix, and the gene code of each.
     n_entries
         Counts written.
     row_group_files
         Entry of row-group mode in the parameters.
-    unknown
-        Rows of the matrix for cells that the table of cells does not have.
     """
 
     counts: Counts
+    rows: NDArray[np.int64]
     columns: NDArray[np.int64]
     codes: NDArray[np.int64]
     genes: Genes
@@ -99,14 +99,10 @@ class GeneWriter:
     segmentation: str | None
     n_entries: int = 0
     row_group_files: dict[str, Any] = field(default_factory=dict)
-    unknown: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self._rows = self.cells.ids_of(self.counts.cells)
-        self.unknown = int((self._rows == CellIds.UNKNOWN).sum())
-        _refuse_repeats(self._rows, self.counts)
-        self._n_rows = int((self._rows >= 0).sum())
-        self._ascending = bool((np.diff(self._rows) > 0).all())
+        self._n_rows = int((self.rows >= 0).sum())
+        self._ascending = bool((np.diff(self.rows) > 0).all())
         self._ids = self.genes.ids[self.codes]
         self._numbers = np.zeros(len(self.genes.names), np.int64)
         self._series: ChunkSeries | None = None
@@ -175,7 +171,7 @@ class GeneWriter:
 
     def _counted(self, gene: int, rows: Array, values: Array) -> tuple[NDArray[np.int64], Array]:
         """Cells, ascending, and counts of one gene, which are measured on the way."""
-        ids = self._rows[rows]
+        ids = self.rows[rows]
         kept = (ids >= 0) & (values != 0)
         if not kept.all():
             ids, values = ids[kept], values[kept]
@@ -219,6 +215,11 @@ class GeneWriter:
         return pa.array(ids, self.job.style.id_type(self.cells.n_cells))
 
 
+def statistics_room(n_genes: int, n_clusters: int) -> int:
+    """Bytes that `GeneStatistics` takes: means, and these as columns, in order and packed."""
+    return 4 * 8 * n_genes * n_clusters
+
+
 def gene_room(n_entries: int) -> int:
     """Bytes that writing a gene with so many counts takes."""
     return _ROOM * 8 * n_entries
@@ -239,15 +240,6 @@ def _entries(columns: CodedColumns | SparseColumns | Sequence[Array], position: 
         return columns.rows[here], columns.values[here].astype(np.float32)
     rows = np.flatnonzero(columns[position])
     return rows, columns[position][rows].astype(np.float32)
-
-
-def _refuse_repeats(ids: NDArray[np.int64], counts: Counts) -> None:
-    known = ids[ids >= 0]
-    if np.unique(known).size < known.size:
-        repeated = pc.value_counts(counts.cells)
-        names = [item["values"].as_py() for item in repeated if item["counts"].as_py() > 1]
-        found = f"{len(names):,} cells occur more than once: {listed(names, 3)}"
-        raise InputError(Problem(counts.where, found, "leave one row a cell"))
 
 
 def encoding_room(counts: Counts) -> int:

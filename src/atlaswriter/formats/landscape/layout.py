@@ -34,6 +34,8 @@ XENIUM_CHANNELS = (
     ("rna", "RNA", (255, 0, 0)),
     ("prot", "PROT", (255, 255, 255)),
 )
+# Names by which the viewer knows that an image is in colour.
+COLOUR_CHANNELS = ("h_and_e", "h&e")
 # What comes after these four.
 MORE_COLORS = ((255, 255, 0), (0, 255, 255), (255, 0, 255), (255, 128, 0), (128, 0, 255), (0, 128, 255))
 
@@ -217,25 +219,14 @@ def tile_of(name: str) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
-def gene_of(name: str) -> str | None:
-    """Gene whose loose file has this name, without folder; None for other files."""
-    return name.removesuffix(".parquet") if name.endswith(".parquet") else None
-
-
 def count_column(columns: Sequence[str], gene: str) -> str | None:
     """The column with the counts of a gene, as the front-end chooses it."""
     named = [name for name in (gene, "expression") if name in columns]
     return next(iter(named + [name for name in columns if name not in COUNT_KEYS and name != "gene"]), None)
 
 
-# Beginnings and endings of everything in the folder, segmentations included.
-_PARTS = (
-    ("cell_metadata", ".parquet"), ("meta_gene", ".parquet"), ("df_sig", ".parquet"), ("cell_clusters", ""),
-    ("cbg", ""), ("cell_segmentation", ""), ("micron_to_image_transform", ".csv"), ("xenium_transform", ".csv"),
-)  # fmt: skip
-_WHOLE = (PARAMETERS, PREVIEW, IMAGES_DIR, transcripts_dir(), transcripts_dir(row_groups=True), ".DS_Store")
-
-
-def is_part(name: str) -> bool:
-    """Whether a name in the folder is one of the format's."""
-    return name in _WHOLE or any(name.startswith(stem) and name.endswith(end) for stem, end in _PARTS)
+def entries(segmentations: Sequence[str]) -> set[str]:
+    """Names of everything in the folder, with these further segmentations."""
+    named = (cell_metadata_file, meta_gene_file, signatures_file, clusters_dir, cbg_dir, outlines_dir)
+    found = {name(each) for name in named for each in (None, *segmentations)}
+    return found | {PARAMETERS, PREVIEW, IMAGES_DIR, transcripts_dir(), transcripts_dir(row_groups=True), *TRANSFORMS}

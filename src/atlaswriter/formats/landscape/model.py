@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from atlaswriter.engine.budget import Budget
 from atlaswriter.engine.resources import Resources
 from atlaswriter.errors import Problems, listed
+from atlaswriter.formats.landscape import layout
 from atlaswriter.formats.landscape.catalogue import Catalogue
-from atlaswriter.formats.landscape.cells import CellIds
+from atlaswriter.formats.landscape.cells import CellIds, refuse_repeats, refuse_strangers
 from atlaswriter.formats.landscape.clusters import CellClusters
 from atlaswriter.formats.landscape.options import Options
 from atlaswriter.report import Report
@@ -34,6 +35,8 @@ class Segmented:
         None for the first one.
     columns, codes
         int64: columns of the matrix that are exported, and the gene code of each; empty without a matrix.
+    rows
+        int64: id of the cell of each row of the matrix, negative where it is not exported.
     """
 
     name: str | None
@@ -43,6 +46,7 @@ class Segmented:
     outlines: Outlines | None
     columns: NDArray[np.int64]
     codes: NDArray[np.int64]
+    rows: NDArray[np.int64]
 
 
 @dataclass
@@ -92,6 +96,18 @@ def in_region(spatial: Spatial, options: Options) -> tuple[Spatial, tuple[int, i
     return replace(spatial, to_px=shift @ spatial.to_px, planes=planes), size
 
 
+def as_drawn(spatial: Spatial) -> Spatial:
+    """The data set with a colour image under the name by which the viewer knows that it is one."""
+    colour = [plane for plane in spatial.planes if len(plane.pixels.shape) == 3]
+    if not colour or any(plane.key in layout.COLOUR_CHANNELS for plane in spatial.planes):
+        return spatial
+    if len(spatial.planes) == 1:
+        return replace(spatial, planes=[replace(colour[0], key=layout.COLOUR_CHANNELS[0])])
+    names = listed(plane.key for plane in colour)
+    said = f"the viewer draws colour images as they are only when they are alone; it tints {names}"
+    return replace(spatial, warnings=[*spatial.warnings, said])
+
+
 def with_channels(spatial: Spatial, options: Options, problems: Problems) -> Spatial:
     """The data set with the channels that were chosen, in their order."""
     if options.channels is None:
@@ -129,7 +145,12 @@ def segmented(
         return None
     if not cells.n_cells:
         problems.add("region", f"holds no cell of {parts.cells.where}", "choose another")
-    clusters = problems.attempt(CellClusters.of, parts.clusters, cells)
+    clusters = problems.attempt(CellClusters.of, parts.clusters, cells, parts.cells)
+    rows = np.empty(0, np.int64)
+    if parts.counts is not None:
+        rows = cells.ids_of(parts.counts.cells)
+        problems.attempt(refuse_strangers, rows, parts.counts.cells, parts.counts.where, parts.cells)
+        problems.attempt(refuse_repeats, rows, parts.counts.cells, parts.counts.where)
     if clusters is None:
         return None
-    return Segmented(name, cells, clusters, parts.counts, parts.outlines, columns, codes)
+    return Segmented(name, cells, clusters, parts.counts, parts.outlines, columns, codes, rows)

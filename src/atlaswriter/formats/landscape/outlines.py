@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from atlaswriter.engine.columns import split
 from atlaswriter.engine.gather import Gathering, Part
-from atlaswriter.errors import InputError, Problem
+from atlaswriter.errors import InputError, Problem, listed
 from atlaswriter.formats.landscape import layout
 from atlaswriter.formats.landscape.catalogue import Genes
 from atlaswriter.formats.landscape.cells import CellIds
@@ -23,6 +25,8 @@ from atlaswriter.sources.spatial import Outlines, Rings
 _DTYPES = (np.dtype("u4"), np.dtype("u4"), np.dtype("i4"), np.dtype("i4"))
 # What a vertex takes while its ring is brought to its tile: as read, in hundredths, in order, grouped.
 _VERTEX_BYTES = 16 + 8 + 8 + 8
+# Vertices of a piece of work.
+_PIECE_VERTICES = 1 << 20
 
 
 @dataclass
@@ -43,6 +47,8 @@ class Tally:
         Holes and further parts.
     drawn
         bool (n_cells,): cells with an outline.
+    strangers
+        Some cells that the table of cells does not have.
     extent
         How far from the origin vertices are at most, in hundredths of a pixel.
     last
@@ -50,6 +56,7 @@ class Tally:
     """
 
     drawn: NDArray[np.bool_]
+    strangers: str = ""
     extent: int = 0
     kept: int = 0
     unknown: int = 0
@@ -107,10 +114,17 @@ class OutlineReader:
         folder = layout.outlines_dir(self.segmentation)
         gathering = self.gathering = Gathering(_DTYPES, room, lambda: self._job.sink.scratch() / folder)
         team = self._job.team
-        for number, batch in enumerate(self._outlines.batches()):
-            memory = _VERTEX_BYTES * batch.x.size
-            team.submit(self._add, number, batch, gathering, memory=memory, what="reading outlines")
+        pieces = (piece for batch in self._outlines.batches() for piece in _pieces(batch))
+        for number, piece in enumerate(pieces):
+            memory = _VERTEX_BYTES * piece.x.size
+            team.submit(self._add, number, piece, gathering, memory=memory, what="reading outlines")
         team.wait()
+        tally = self.tally
+        if tally.unknown and not (tally.kept or tally.left_out or tally.degenerate):
+            found = f"none of {tally.unknown:,} outlines is of a cell of {self._cells.where}, such as {tally.strangers}"
+            raise InputError(
+                Problem(self._outlines.location, found, "give outlines of the same cells, or their column")
+            )
 
     def _add(self, number: int, batch: Rings, gathering: Gathering) -> None:
         n_rings = batch.offsets.size - 1
@@ -140,6 +154,8 @@ class OutlineReader:
             tally = self.tally
             tally.kept += int(good.sum())
             tally.unknown += int((ids == CellIds.UNKNOWN).sum())
+            if (ids == CellIds.UNKNOWN).all() and not tally.strangers:
+                tally.strangers = listed(batch.names[:3].to_pylist())
             tally.left_out += int((ids == CellIds.LEFT_OUT).sum())
             tally.degenerate += int((state == rings.DEGENERATE).sum())
             tally.dropped += batch.n_dropped
@@ -147,6 +163,15 @@ class OutlineReader:
             tally.extent = max(tally.extent, furthest)
             if len(tiles):
                 tally.last = np.maximum(tally.last, tiles.max(axis=0))
+
+
+def _pieces(batch: Rings) -> Iterator[Rings]:
+    """A batch in pieces of so many vertices that one can be brought to its tile, or of a single ring."""
+    for piece in split(np.diff(batch.offsets), _PIECE_VERTICES):
+        offsets = batch.offsets[piece.start : piece.stop + 1]
+        here = slice(int(offsets[0]), int(offsets[-1]))
+        names, dropped = batch.names[piece], 0 if piece.start else batch.n_dropped
+        yield Rings(names, np.ascontiguousarray(offsets - offsets[0]), batch.x[here], batch.y[here], dropped)
 
 
 def _grouped(ids: Array, i: Array, j: Array, sizes: Array, x: Array, y: Array, good: Array) -> Part:

@@ -9,7 +9,7 @@ from typing import Self
 from atlaswriter.engine import strategy
 from atlaswriter.engine.run import Team
 from atlaswriter.engine.spill import refuse_full_disk
-from atlaswriter.formats.landscape.genes import encoding_room
+from atlaswriter.formats.landscape.genes import encoding_room, statistics_room
 from atlaswriter.formats.landscape.model import Export
 from atlaswriter.formats.landscape.pyramid import pyramid_room
 from atlaswriter.formats.landscape.tiles import TileWriter
@@ -32,11 +32,16 @@ def workers(prepared: Export) -> int:
     BudgetError
         There is room for none; the message says what would do.
     """
-    wanted = _wanted_workers(prepared)
-    fitting = [count for count in range(wanted, 0, -1) if least(prepared, count) <= prepared.budget.free]
-    if not fitting:
+    fitting = (count for count in range(_wanted_workers(prepared), 0, -1) if _fits(prepared, count))
+    found = next(fitting, 0)
+    if not found:
         prepared.budget.require(least(prepared, 1), "this export")
-    return fitting[0]
+    return found
+
+
+def _fits(prepared: Export, n_workers: int) -> bool:
+    budget = prepared.budget
+    return n_workers * WORKER_BYTES <= budget.free and least(prepared, n_workers) <= budget.free
 
 
 def _wanted_workers(prepared: Export) -> int:
@@ -51,7 +56,7 @@ def least(prepared: Export, n_workers: int) -> int:
             encoding = n_workers * encoding_room(part.counts)
             chosen = prepared.resources.strategy
             room = strategy.least_room(part.counts.matrix, part.columns.size, n_workers, chosen, encoding)
-            parts.append(room)
+            parts.append(room + statistics_room(len(prepared.catalogue.names), len(part.clusters.labels)))
     parts += [pyramid_room(plane) for plane in prepared.spatial.planes]
     return n_workers * WORKER_BYTES + max(parts)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from atlaswriter.errors import listed
 from atlaswriter.formats.landscape.catalogue import Genes
+from atlaswriter.formats.landscape.cells import CellIds
 from atlaswriter.formats.landscape.model import Export, Segmented
 from atlaswriter.formats.landscape.outlines import Tally as OutlineTally
 from atlaswriter.formats.landscape.tiles import Source, TileWriter
@@ -69,9 +70,10 @@ class Summary:
             where = "left out, as row groups cannot hold them" if writer.job.options.row_groups else kept
             self._warnings.append(f"{writer.negative:,} {what} lie left of or above the image: {where}")
 
-    def counts(self, part: Segmented, n_entries: int, n_unknown: int) -> None:
-        """What was counted; `n_unknown` rows of the matrix are of cells that are not known."""
+    def counts(self, part: Segmented, n_entries: int) -> None:
+        """What was counted."""
         self._contents[_of("counts", part)] = n_entries
+        n_unknown = int((part.rows == CellIds.UNKNOWN).sum())
         if n_unknown and part.counts is not None:
             found = f"{n_unknown:,} rows of {part.counts.where} are of cells that {part.cells.where} does not have"
             self._warn(part, f"{found}: left out")
@@ -88,6 +90,8 @@ class Summary:
             self._warnings.append(f"{len(genes.unknown)} features of transcripts are not in the matrix: {names}")
         if options.min_qv is not None and (spatial.transcripts is None or spatial.transcripts.quality is None):
             self._warnings.append("min_qv has no effect: the transcripts have no quality")
+        if (same := self._prepared.catalogue.case_only()) and not options.row_groups:
+            self._warnings.append(f"genes whose files differ only by case, which some systems ignore: {listed(same)}")
         report.contents |= self._contents
         report.warnings += self._warnings
         report.renamed += [("gene", old, new) for old, new in genes.renamed]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
@@ -16,7 +17,7 @@ def check_early(target: Path, *, force: bool, problems: Problems) -> None:
     check_target(target, force=force, foreign=foreign_entries, problems=problems)
 
 
-def check_place(target: Path, inputs: Iterable[object], spill_dir: object, problems: Problems) -> None:
+def check_place(target: Path, inputs: Iterable[tuple[str, object]], spill_dir: object, problems: Problems) -> None:
     """Refuse to write into, or to replace, what is read.
 
     Parameters
@@ -24,13 +25,19 @@ def check_place(target: Path, inputs: Iterable[object], spill_dir: object, probl
     target
         The folder to write.
     inputs
-        Everything that may be a path of an input.
+        Options, and what may be paths of inputs.
     spill_dir
         Folder for temporary files, if one is given.
     problems
         What stands against it is added here.
     """
-    sources = [Path(path).resolve() for path in inputs if isinstance(path, str | PathLike) and Path(path).exists()]
+    sources = []
+    for where, path in inputs:
+        try:
+            if isinstance(path, str | PathLike) and Path(path).exists():
+                sources.append(Path(path).resolve())
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            problems.add(where, f"cannot be used ({error})", "check the path")
     places = [("out", target)] + ([("spill_dir", Path(spill_dir))] if isinstance(spill_dir, str | PathLike) else [])
     for where, place in places:
         inside = place.resolve()
@@ -48,4 +55,14 @@ def foreign_entries(directory: Path) -> list[str]:
     present = sorted(entry.name for entry in directory.iterdir())
     if layout.PARAMETERS not in present:
         return present
-    return [name for name in present if not layout.is_part(name)]
+    known = layout.entries(_segmentations(directory / layout.PARAMETERS))
+    return [name for name in present if name not in known and name != ".DS_Store"]
+
+
+def _segmentations(parameters: Path) -> list[str]:
+    """Names of the further segmentations that an export says it has."""
+    try:
+        found = json.loads(parameters.read_bytes())["segmentation_approach"]
+        return [name for name in found if isinstance(name, str)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []

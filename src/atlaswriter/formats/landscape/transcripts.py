@@ -80,7 +80,7 @@ class TranscriptReader:
         self.tally = Tally()
         self._transcripts, self._catalogue, self._job = transcripts, catalogue, job
         self._to_px = np.ascontiguousarray(to_px[:2]).ravel()
-        self._region = np.array([] if size_px is None else [0, 0, *size_px], np.float64)
+        self._region = np.array([] if size_px is None else [0, 0, *size_px], np.float64) * 100
         self._guard = threading.Lock()
         local = np.dtype("u2" if job.options.edge <= 1 << 16 else "u4")
         self._dtypes = (local, local, np.dtype("u2" if catalogue.short else "u4"))

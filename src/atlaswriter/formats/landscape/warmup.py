@@ -8,13 +8,14 @@ import numpy as np
 
 from atlaswriter.engine.warmup import Wanted, csr_kernels
 from atlaswriter.formats.landscape.model import Export
-from atlaswriter.kernels import bins, csr, rings, shuffle
+from atlaswriter.kernels import bins, csr, names, rings, shuffle
 from atlaswriter.sources.base import Compressed, is_sparse
 
 
 def typical_kernels() -> Iterator[Wanted]:
     """What most exports call: float32 positions, tiles of 250 pixels, counts of 10x."""
     counts = np.empty(0, np.int32)
+    yield names.hashes, "(i4[::1], u1[::1], u8[::1])"
     yield from _position_kernels("f4", "u2", "u2", "f4")
     yield from csr_kernels(Compressed((0, 0), counts, counts, counts, axis=0))
 

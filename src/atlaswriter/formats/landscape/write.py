@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from atlaswriter.engine.warmup import warm_up
 from atlaswriter.formats.landscape import layout, rooms
 from atlaswriter.formats.landscape.catalogue import Genes
 from atlaswriter.formats.landscape.channels import ImageWriter
-from atlaswriter.formats.landscape.genes import GeneStatistics, GeneWriter, encoding_room
+from atlaswriter.formats.landscape.genes import GeneStatistics, GeneWriter, encoding_room, statistics_room
 from atlaswriter.formats.landscape.job import Job
 from atlaswriter.formats.landscape.model import Export, Segmented
 from atlaswriter.formats.landscape.outlines import OutlineReader
@@ -31,6 +30,7 @@ from atlaswriter.formats.landscape.warmup import spill_kernels, wanted_kernels
 from atlaswriter.progress import Progress
 from atlaswriter.report import Report
 from atlaswriter.sinks.folder import FolderSink
+from atlaswriter.sources.spatial import Counts
 from atlaswriter.units import trim_memory
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def export(prepared: Export) -> Report:
     budget.set_aside(workers * rooms.WORKER_BYTES, "threads")
     spill_dir = None if resources.spill_dir is None else Path(resources.spill_dir)
     with (
-        _system_memory(),
+        _system_memory,
         FolderSink(prepared.target, force=options.force, spill_dir=spill_dir) as sink,
         Team(workers, budget) as team,
     ):
@@ -73,15 +73,31 @@ def export(prepared: Export) -> Report:
     return report
 
 
-@contextmanager
-def _system_memory() -> Iterator[None]:
-    """Let Arrow use the C library's memory, which is told to give back what is free; its own pools keep it."""
-    before = pa.default_memory_pool()
-    pa.set_memory_pool(pa.system_memory_pool())
-    try:
-        yield
-    finally:
-        pa.set_memory_pool(before)
+class _SystemMemory:
+    """Lets Arrow use the C library's memory, which is told to give back what is free; its own pools keep it.
+
+    Exports may overlap: the last one to end restores the pool that the first one found.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._users, self._before = 0, pa.default_memory_pool()
+
+    def __enter__(self) -> None:
+        with self._guard:
+            if not self._users:
+                self._before = pa.default_memory_pool()
+                pa.set_memory_pool(pa.system_memory_pool())
+            self._users += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._guard:
+            self._users -= 1
+            if not self._users:
+                pa.set_memory_pool(self._before)
+
+
+_system_memory = _SystemMemory()
 
 
 class _Writer:
@@ -170,20 +186,28 @@ class _Writer:
             source.gathering.release()
 
     def _genes(self, part: Segmented, genes: Genes) -> None:
-        statistics = GeneStatistics(genes, part.clusters)
-        if part.counts is not None:
-            writer = GeneWriter(
-                part.counts, part.columns, part.codes, genes, part.cells, statistics, self.job, part.name
-            )
-            team, chosen = self.job.team, self.prepared.resources.strategy
-            encoding = team.workers * encoding_room(part.counts)
-            n_columns, free = part.columns.size, team.budget.free
-            choice = strategy.choose(part.counts.matrix, n_columns, team.workers, free, chosen, encoding)
-            self.report.spill_bytes += writer.run(choice)
-            if writer.row_group_files:
-                self.row_group_files[layout.cbg_dir(part.name)] = writer.row_group_files
-            self.summary.counts(part, writer.n_entries, writer.unknown)
-        statistics.write(self.job, part.name)
+        budget = self.job.team.budget
+        room = statistics_room(len(genes.names), len(part.clusters.labels))
+        budget.take(room, "means of clusters")
+        try:
+            statistics = GeneStatistics(genes, part.clusters)
+            if part.counts is not None:
+                self._counts(part, part.counts, genes, statistics, budget.free - room)
+            statistics.write(self.job, part.name)
+        finally:
+            budget.give_back(room)
+
+    def _counts(self, part: Segmented, counts: Counts, genes: Genes, statistics: GeneStatistics, room: int) -> None:
+        writer = GeneWriter(
+            counts, part.rows, part.columns, part.codes, genes, part.cells, statistics, self.job, part.name
+        )
+        team, chosen = self.job.team, self.prepared.resources.strategy
+        encoding = team.workers * encoding_room(counts)
+        choice = strategy.choose(counts.matrix, part.columns.size, team.workers, room, chosen, encoding)
+        self.report.spill_bytes += writer.run(choice)
+        if writer.row_group_files:
+            self.row_group_files[layout.cbg_dir(part.name)] = writer.row_group_files
+        self.summary.counts(part, writer.n_entries)
 
     def _transform(self) -> None:
         text = "".join(" ".join(repr(float(value)) for value in row) + "\n" for row in self.spatial.to_px)
