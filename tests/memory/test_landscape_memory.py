@@ -66,7 +66,8 @@ def big_bundle(folder, *, transcripts, cells=2000, edge=2000, outlier=None, imag
             text = names.take(pa.array(rng.integers(0, len(names), n)))
             columns = [pa.array(["UNASSIGNED"] * n), text, *xy, rng.uniform(0, 40, n).astype("f4")]
             file.write_batch(pa.record_batch(columns, schema=schema))
-    ids = [f"cell{k:08d}-1" for k in range(cells)]
+    # Those of the matrix come first.
+    ids = [*truth.cells, *(f"cell{k:08d}-1" for k in range(len(truth.cells), cells))][:cells]
     centers = rng.uniform(10, edge - 10, (cells, 2))
     table = pa.table({"cell_id": ids, "x_centroid": centers[:, 0], "y_centroid": centers[:, 1]})
     pq.write_table(table, folder / "cells.parquet")
