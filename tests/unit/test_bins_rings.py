@@ -171,9 +171,13 @@ def test_grouping(local, gene, real, edge):
         here = slice(ends[k], ends[k + 1])
         xy = np.empty(2 * counts[k], real)
         left, top = (k // n_j + first_i) * edge, (k % n_j + first_j) * edge
-        bins.pairs(out[0][here], out[1][here], left, top, xy)
         expected = np.column_stack([x, y])[order][here] / 100.0
+        bins.pairs(out[0][here], out[1][here], left, top, 0.0, xy)
         np.testing.assert_array_equal(xy, expected.astype(real).ravel())
+        bins.pairs(out[0][here], out[1][here], left, top, 128.0, xy)
+        np.testing.assert_array_equal(xy, (np.rint(expected * 128) / 128).astype(real).ravel())
+        if np.abs(expected).max() < 131_072:
+            np.testing.assert_array_equal(np.rint(xy.astype(np.float64) * 100), np.rint(expected * 100).ravel())
 
 
 @pytest.mark.parametrize("kind", [np.uint16, np.uint32, np.int32])

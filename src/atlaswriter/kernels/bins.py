@@ -141,8 +141,8 @@ def group(
         x_out[place], y_out[place], gene_out[place] = x[k] - i * edge, y[k] - j * edge, genes[k]
 
 
-@kernel(*(f"({local}[::1], {local}[::1], i8, i8, {real}[::1])" for local in ("u2", "u4") for real in ("f4", "f8")))
-def pairs(x: Any, y: Any, left: Any, top: Any, out: Any) -> None:
+@kernel(*(f"({local}[::1], {local}[::1], i8, i8, f8, {real}[::1])" for local in ("u2", "u4") for real in ("f4", "f8")))
+def pairs(x: Any, y: Any, left: Any, top: Any, steps: Any, out: Any) -> None:
     """Positions in pixels, x and y in turn.
 
     Parameters
@@ -151,12 +151,16 @@ def pairs(x: Any, y: Any, left: Any, top: Any, out: Any) -> None:
         Hundredths of a pixel from the tile's corner.
     left, top : int64
         The corner, in hundredths of a pixel.
+    steps : float64
+        Each becomes the nearest multiple of 1 / steps; 0 for the hundredths themselves.
     out : float (2 * n,)
         Filled.
     """
     for k in range(x.size):
-        out[2 * k] = (left + x[k]) / 100.0
-        out[2 * k + 1] = (top + y[k]) / 100.0
+        px, py = (left + x[k]) / 100.0, (top + y[k]) / 100.0
+        if steps:
+            px, py = np.rint(px * steps) / steps, np.rint(py * steps) / steps
+        out[2 * k], out[2 * k + 1] = px, py
 
 
 @kernel(*(f"(i8[::1], i8[::1], i8[::1], {value}[::1], i8[::1], {value}[::1])" for value in ("u2", "u4", "i4")))

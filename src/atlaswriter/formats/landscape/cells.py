@@ -95,8 +95,7 @@ class CellIds:
 
     def write(self, job: Job, segmentation: str | None = None) -> None:
         """Write names and positions."""
-        xy = self.xy.astype(job.style.real_dtype)
-        columns = {"name": self.names, "geometry": job.style.pairs(xy)}
+        columns = {"name": self.names, "geometry": job.style.pairs(job.style.coordinates(self.xy))}
         job.write_table(layout.cell_metadata_file(segmentation), job.style.table(columns, index=()))
 
 

@@ -211,7 +211,7 @@ class OutlineTiles:
         ordered = np.ascontiguousarray(sizes[order].astype(np.int64))
         xs, ys = np.empty_like(x), np.empty_like(y)
         rings.reorder(np.ascontiguousarray(starts[order]), ordered, x, y, xs, ys)
-        xy = (np.column_stack([xs, ys]).ravel() / 100.0).astype(self._job.style.real_dtype)
+        xy = self._job.style.coordinates(np.column_stack([xs, ys]).ravel() / 100.0)
         return self._columns(ids[order], np.r_[0, np.cumsum(ordered)], xy)
 
     def empty(self) -> dict[str, pa.Array]:

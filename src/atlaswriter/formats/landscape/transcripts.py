@@ -253,9 +253,10 @@ class TranscriptTiles:
     def columns(self, i: int, j: int, found: Part, position: int) -> dict[str, pa.Array]:
         """Gene ids, and positions in pixels of the image."""
         x, y, codes = found.of(position)
-        xy = np.empty(2 * x.size, self._job.style.real_dtype)
-        bins.pairs(x, y, i * self._job.options.edge, j * self._job.options.edge, xy)
-        return {"name": pa.array(self._ids[codes]), "geometry": self._job.style.pairs(xy)}
+        style, edge = self._job.style, self._job.options.edge
+        xy = np.empty(2 * x.size, style.real_dtype)
+        bins.pairs(x, y, i * edge, j * edge, style.steps, xy)
+        return {"name": pa.array(self._ids[codes]), "geometry": style.pairs(xy)}
 
     def empty(self) -> dict[str, pa.Array]:
         """No transcripts."""

@@ -49,7 +49,7 @@ def _position_kernels(real: str, local: str, gene: str, out: str) -> Iterator[Wa
         bins.group,
         f"(i4[::1], i4[::1], i4[::1], i4, i8, i8, i8, i8[::1], {local}[::1], {local}[::1], {gene}[::1])",
     )
-    yield bins.pairs, f"({local}[::1], {local}[::1], i8, i8, {out}[::1])"
+    yield bins.pairs, f"({local}[::1], {local}[::1], i8, i8, f8, {out}[::1])"
     for value in dict.fromkeys((local, gene, "u4", "i4")):
         yield bins.place, f"(i8[::1], i8[::1], i8[::1], {value}[::1], i8[::1], {value}[::1])"
     arrays = "i8[::1], i8[::1], i8[::1], i8[::1], i4[::1], i4[::1]"
