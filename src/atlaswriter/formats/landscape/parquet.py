@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from atlaswriter.formats.landscape import layout
 from atlaswriter.sources.base import Array
 
-# As float32, a hundredth of a pixel is stored as the nearest multiple of 1/128: less than half a hundredth away, so that
+# As float32, a hundredth of a pixel is stored as the nearest multiple of 1/128: less than half of one away, so that
 # rounding to two decimals gives it back, and of fewer bits. Bytes per transcript of a dense synthetic tile (100,000
 # transcripts), zstd 1 and 3: 5.01 and 4.65; as the nearest float32 5.83 and 5.41; of the original writer 6.85.
 _STEPS = 128.0
