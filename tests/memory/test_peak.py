@@ -20,6 +20,8 @@ SIZES = 1, 4, 16
 MARGIN = 4 * MIB
 # Interpreter and libraries alone hold more than this.
 EMPTY = 150 * MIB
+# anndata, which the processes with dask arrays load, brings pyarrow along (206 MiB were seen).
+EMPTY_WITH_ANNDATA = 200 * MIB
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,8 @@ def test_peak_stays_under_the_budget(name, measured, inputs, record_property):
         pytest.skip("dask is not installed")
     paths = {size: case.input(inputs, size) for size in SIZES}
     budget = case.smallest_budget(measured, paths[16])
-    assert paths[16].is_dir() or content(paths[16]) + EMPTY > budget
+    empty = EMPTY_WITH_ANNDATA if case.how == "dask" else EMPTY
+    assert paths[16].is_dir() or content(paths[16]) + empty > budget
     found = {size: case.export(measured, paths[size], memory_budget=budget) for size in SIZES}
     shown = {size: one.get("refused") or round(one["peak"] / MIB, 1) for size, one in found.items()}
     record_property("peaks", {"budget": budget // MIB, **shown})
