@@ -245,7 +245,7 @@ def test_other_folders(tmp_path):
         ("cells.parquet", b"PAR1PAR1"),
         ("transcripts.parquet", b""),
         ("cell_boundaries.parquet", b"cell_id,vertex_x\n"),
-        ("cell_feature_matrix/matrix.mtx.gz", gzip.compress(b"none")),
+        ("cell_feature_matrix/matrix.mtx.gz", gzip.compress(b"none", mtime=0)),
         (CLUSTERS, b"Barcode,Group\n"),
     ],
 )
