@@ -20,11 +20,11 @@ import numpy as np
 from atlaswriter.errors import InputError, Problem, Problems
 from atlaswriter.sources.base import Array, as_native
 from atlaswriter.sources.damage import translated_damage
+from atlaswriter.sources.files import File
 from atlaswriter.sources.imagezarr import zarr_planes
 from atlaswriter.sources.rasters import Cropped, PngPlane
 from atlaswriter.sources.spatial import Plane
 from atlaswriter.sources.stacks import Warn, array_planes, checked
-from atlaswriter.sources.tiff import File
 from atlaswriter.sources.tiffset import tiff_planes
 
 logger = logging.getLogger(__name__)

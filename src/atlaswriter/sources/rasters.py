@@ -12,8 +12,8 @@ import numpy as np
 from atlaswriter.errors import InputError, Problem
 from atlaswriter.sources.base import AnyArray, Array, overhead
 from atlaswriter.sources.damage import translated_damage
+from atlaswriter.sources.files import File
 from atlaswriter.sources.slices import bounds
-from atlaswriter.sources.tiff import File
 from atlaswriter.sources.tiling import Tiling, tiling
 
 # Bytes of a PNG's header that say what it holds, and the values per pixel of its colour types.

@@ -6,10 +6,6 @@ tifffile reads the headers and knows the codecs; which segments are fetched, and
 from __future__ import annotations
 
 import math
-import os
-import threading
-import weakref
-from pathlib import Path
 
 import imagecodecs
 import numpy as np
@@ -18,6 +14,7 @@ import tifffile
 from atlaswriter.errors import InputError, Problem
 from atlaswriter.sources.base import Array, as_native
 from atlaswriter.sources.damage import translated_damage
+from atlaswriter.sources.files import File
 from atlaswriter.sources.slices import bounds
 from atlaswriter.sources.tiling import Tiling
 
@@ -37,40 +34,6 @@ _SPEEDS = {1: 4e9, 8: 5e8, 32946: 5e8, 5: 2e8, 50000: 8e8}
 _OTHER_SPEED = 5e7
 
 _MIN_IS_BLACK, _RGB, _YCBCR = 1, 2, 6
-
-
-class File:
-    """A file that several threads read at places of their own; closed when nobody holds it any more.
-
-    Attributes
-    ----------
-    path
-        Where it is.
-    size
-        Its bytes.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        except OSError as error:
-            raise InputError(Problem(str(path), f"cannot be read ({error.strerror})", "check the path")) from error
-        weakref.finalize(self, os.close, self._descriptor)
-        self.size = os.fstat(self._descriptor).st_size
-        self._lock = threading.Lock()
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Some bytes of the file, all of them or an error."""
-        if hasattr(os, "pread"):
-            content = os.pread(self._descriptor, size, offset)
-        else:  # Windows
-            with self._lock:
-                os.lseek(self._descriptor, offset, os.SEEK_SET)
-                content = os.read(self._descriptor, size)
-        if len(content) < size:
-            raise OSError("the file is truncated")
-        return content
 
 
 class TiffPlane:

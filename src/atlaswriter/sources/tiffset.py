@@ -15,9 +15,10 @@ from atlaswriter.errors import InputError, Problem, listed
 from atlaswriter.sources import ome
 from atlaswriter.sources.base import AnyArray
 from atlaswriter.sources.damage import translated_damage
+from atlaswriter.sources.files import File
 from atlaswriter.sources.spatial import Plane
 from atlaswriter.sources.stacks import Warn, checked, gathered, numbered
-from atlaswriter.sources.tiff import File, TiffPlane, samples_of
+from atlaswriter.sources.tiff import TiffPlane, samples_of
 
 
 def tiff_planes(path: Path, only: Sequence[int] | None, warn: Warn) -> tuple[list[Plane], set[Path]]:
