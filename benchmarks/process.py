@@ -66,7 +66,7 @@ def measured(command: list[str]) -> dict[str, Any]:
 
 def _kept(report: dict[str, Any]) -> dict[str, Any]:
     """A report without the paths of this machine, and without long lists."""
-    dropped = {"output", "path", "source", "renamed"}
+    dropped = {"output", "path", "source", "images", "labels", "renamed"}
     kept = {name: value for name, value in report.items() if name not in dropped}
     if "contents" in kept:
         kept["contents"] = {name: value for name, value in kept["contents"].items() if name not in dropped}

@@ -13,6 +13,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "cellucid": "atlaswriter.formats.cellucid.convert",
     "check": "atlaswriter.formats.detect",
+    "deepcell": "atlaswriter.formats.deepcell.convert",
+    "deepcell_export": "atlaswriter.formats.deepcell.exchange",
     "diff": "atlaswriter.formats.detect",
     "generate_datasets_manifest": "atlaswriter.formats.cellucid.datasets",
     "landscape": "atlaswriter.formats.landscape.convert",
@@ -25,6 +27,8 @@ __all__ = [
     "__version__",
     "cellucid",
     "check",
+    "deepcell",
+    "deepcell_export",
     "diff",
     "generate_datasets_manifest",
     "landscape",
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
     from atlaswriter.formats.cellucid.convert import cellucid, plan
     from atlaswriter.formats.cellucid.datasets import generate_datasets_manifest
     from atlaswriter.formats.cellucid.prepare import prepare
+    from atlaswriter.formats.deepcell.convert import deepcell
+    from atlaswriter.formats.deepcell.exchange import deepcell_export
     from atlaswriter.formats.detect import check, diff, open_export
     from atlaswriter.formats.landscape.convert import landscape
 

@@ -16,6 +16,8 @@ from atlaswriter.errors import AtlasWriterError, InputError, OutputError
 _VERBS = {
     "cellucid": "Export an AnnData to a Cellucid folder.",
     "landscape": "Export a spatial data set to Celldega LandscapeFiles.",
+    "deepcell": "Write a DeepCell Label project.",
+    "deepcell-export": "Turn what DeepCell Label's client sends into a project.",
     "plan": "Say what an export will take, before it starts.",
     "check": "Check an export against every rule the viewer relies on.",
     "info": "Show what an export holds, or what this installation can do.",
@@ -36,7 +38,7 @@ class _Verbs(click.Group):
         del ctx
         if cmd_name not in _VERBS:
             return None
-        command: click.Command = import_module(f"atlaswriter.cli.{cmd_name}").command
+        command: click.Command = import_module(f"atlaswriter.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -62,6 +62,12 @@ def compress_small(content: Any, level: int) -> bytes:
     return encoder.compress(content) + encoder.flush()
 
 
+def zlib_stream(content: Any) -> bytes:
+    """A bytes-like object as a zlib stream (RFC 1950), fast."""
+    encoder = (zlib if _isal is None else isal_zlib).compressobj(1)
+    return bytes(encoder.compress(content) + encoder.flush())
+
+
 def segment(content: Any, level: int) -> bytes:
     """DEFLATE of a part of a stream (`Stream`), by the encoder of `compress`."""
     if _isal is None:

@@ -42,7 +42,7 @@ class Resources:
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Resources:
         """Resources from among the arguments of a call; NumPy scalars become plain numbers."""
-        return cls(**{name: plain(given[name]) for name in cls.__dataclass_fields__})
+        return cls(**{name: plain(given[name]) for name in cls.__dataclass_fields__ if name in given})
 
     def check(self, problems: Problems) -> None:
         """Add every wrong value to `problems`."""

@@ -6,7 +6,8 @@ order and its results are collected by name or position, never by time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 from atlaswriter.engine.budget import Budget
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 
 class Team:
@@ -68,6 +70,28 @@ class Team:
         self._pending.add(future)
         future.add_done_callback(lambda done: self._finish(done, memory))
         return future
+
+    def in_order(self, work: Callable[[Item], T], items: Iterable[Item], *, memory: int, what: str) -> Iterator[T]:
+        """Results of ``work(item)``, in the order of the items, several at work at a time.
+
+        Each piece of work takes `memory` bytes until the next result is asked for; there are as many under way as
+        there is room for, at most two for each thread and one.
+        """
+        self.budget.require(memory, what)
+        most = max(1, min(2 * self.workers + 1, self.budget.free // max(memory, 1)))
+        self.budget.take(most * memory, what)
+        waiting: deque[Future[T]] = deque()
+        try:
+            for item in items:
+                if len(waiting) == most:
+                    yield waiting.popleft().result()
+                waiting.append(self.submit(work, item))
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+            self.budget.give_back(most * memory)
 
     def _finish(self, future: Future[Any], memory: int) -> None:
         if not future.cancelled() and future.exception() is not None:

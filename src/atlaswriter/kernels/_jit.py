@@ -25,7 +25,8 @@ _CACHE_FAILURES = (OSError, EOFError, UnpicklingError, AttributeError, ImportErr
 part: Any = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)  # type: ignore[call-overload]
 
 _MODULES = (
-    "bins", "crc", "csr", "draw", "edges", "groups", "gzip", "names", "pixels", "quantize", "rings", "shuffle", "wkb",
+    "bins", "crc", "csr", "draw", "edges", "groups", "gzip", "labels", "names", "pixels", "quantize", "rings",
+    "shuffle", "wkb",
 )  # fmt: skip
 
 

@@ -71,3 +71,13 @@ def halve_colour(image: Any, out: Any) -> None:
                 total = np.uint16(upper[left, colour]) + np.uint16(lower[left, colour])
                 total += np.uint16(upper[right, colour]) + np.uint16(lower[right, colour])
                 out[row, column, colour] = (total + 2) >> 2
+
+
+@kernel(*(f"({dtype}[::1], f8, f8, u1[::1])" for dtype in ("i4", "u4", "f4", "f8")))
+def spread(values: Any, low: float, high: float, out: Any) -> None:
+    """``floor((value - low) / (high - low) * 255 + 0.5)``, values beyond the limits as these, NaN as 0; high > low."""
+    span = high - low
+    for place in range(values.size):
+        value: Any = np.float64(values[place])
+        share = (value - low) / span * 255.0 + 0.5
+        out[place] = np.uint8(min(max(share, 0.0), 255.5)) if share == share else np.uint8(0)

@@ -9,32 +9,18 @@ puts it back.
 
 from __future__ import annotations
 
-import errno
-import logging
 import os
-import re
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from atlaswriter.errors import InputError, OutputError, Problem, Problems, listed
 from atlaswriter.sinks import fs
-from atlaswriter.sinks.lock import WriterLock
-from atlaswriter.units import format_bytes
-
-logger = logging.getLogger(__name__)
+from atlaswriter.sinks.staging import Refusals, StagedSink, judge_target, parent_refusals
 
 _OTHER = "choose another folder"
 _FORCE = f"pass force=True (--force) to replace it, or {_OTHER}"
-
-# Longest file name of every usual file system, less what the longest name beside the target adds.
-_MAX_NAME = 255 - len("..atlaswriter-old-01234567")
-
-# A part that is empty, "." or ".."; what Windows takes for a separator or a drive; the end of a C string.
-_LEADS_ELSEWHERE = re.compile(r"(^|/)\.{0,2}(/|$)|^[A-Za-z]:|[\\\0]")
 
 
 def target_path(out: Any, where: str) -> Path:
@@ -65,17 +51,10 @@ def check_target(
     problems
         Every reason against it is added here.
     """
-    try:
-        for found, remedy in _refusals(fs.located(target), force=force, foreign=foreign):
-            problems.add(str(target), found, remedy)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        problems.add(str(target), f"cannot be used ({error})", _OTHER)
+    judge_target(target, lambda place: _refusals(place, force=force, foreign=foreign), FolderSink.kind, problems)
 
 
-def _refusals(target: Path, *, force: bool, foreign: Callable[[Path], list[str]]) -> Iterator[tuple[str, str]]:
-    if len(os.fsencode(target.name)) > _MAX_NAME:
-        yield f"name is longer than {_MAX_NAME} bytes", "choose a shorter one"
-        return
+def _refusals(target: Path, *, force: bool, foreign: Callable[[Path], list[str]]) -> Refusals:
     if irreplaceable := _irreplaceable(target):
         yield irreplaceable, f"choose a folder inside it, such as {target / 'export'}"
         return
@@ -88,11 +67,7 @@ def _refusals(target: Path, *, force: bool, foreign: Callable[[Path], list[str]]
             yield "is not empty", _FORCE
         elif names := foreign(target):
             yield f"holds what replacing would delete: {listed(names)}", f"move that away, or {_OTHER}"
-    parent = fs.nearest_existing(target.parent)
-    if not parent.is_dir():
-        yield f"{parent} is not a folder", _OTHER
-    elif not os.access(parent, os.W_OK | os.X_OK):
-        yield f"{parent} is not writable", f"change its permissions, or {_OTHER}"
+    yield from parent_refusals(target, FolderSink.kind)
 
 
 def _irreplaceable(target: Path) -> str:
@@ -114,7 +89,7 @@ def _protected() -> Iterator[tuple[str, Path]]:
             yield what, place
 
 
-class FolderSink:
+class FolderSink(StagedSink):
     """Collects the files of one export and publishes them in one step.
 
     A context manager: leaving it without `publish` leaves the target, and everything around it,
@@ -142,37 +117,7 @@ class FolderSink:
         From every method, whenever the disk or another writer stands in the way.
     """
 
-    def __init__(self, target: Path, *, force: bool, spill_dir: Path | None = None) -> None:
-        self.target = fs.located(target)
-        self.force = force
-        self._spill_dir = spill_dir
-        self._scratch: Path | None = None
-        self.files: dict[str, int] = {}
-        self.bytes_written = 0
-        self._prefix = f".{self.target.name}.atlaswriter"
-        self._staging = self._sibling("")
-        self._lock = WriterLock(self.target.with_name(f"{self._prefix}.lock"), self.target)
-        self._created: list[Path] = []
-        self._guard = threading.Lock()
-        self._undo = ExitStack()
-
-    def __enter__(self) -> Self:
-        with ExitStack() as undo, self._failing_as("cannot be prepared"):
-            undo.callback(self._remove_created)
-            self._create_parents()
-            self._lock.acquire()
-            undo.callback(self._lock.release)
-            undo.callback(self._clean)
-            self._clean()
-            self._refuse_occupied()
-            self._staging.mkdir()
-            self._undo = undo.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._undo.close()
+    kind = "folder"
 
     def make_dir(self, relative: str) -> None:
         """Create a folder, with its parents, if it is not there yet."""
@@ -229,49 +174,21 @@ class FolderSink:
             os.close(descriptor)
         self._note(relative, size)
 
-    def _note(self, relative: str, size: int) -> None:
-        with self._guard:
-            self.files[relative] = size
-            self.bytes_written += size
+    def _occupied(self) -> bool:
+        return fs.occupied(self.target)
 
-    def scratch(self) -> Path:
-        """A new folder for temporary files, beside the target unless told otherwise; removed when the context ends.
+    def _refuse_occupied(self) -> None:
+        """The target may have appeared, or come back, since it was checked."""
+        if self.target.is_symlink():
+            raise OutputError(str(Problem(str(self.target), "is a symbolic link", _OTHER)))
+        if not self.force and fs.occupied(self.target):
+            raise OutputError(str(Problem(str(self.target), "is not empty", _FORCE)))
 
-        What a killed process left beside the target is removed by the next run.
-        """
-        with self._guard:
-            if self._scratch is None:
-                path = self._sibling("tmp-")
-                path = path if self._spill_dir is None else self._spill_dir / path.name.lstrip(".")
-                with self._failing_as("cannot be prepared"):
-                    path.mkdir()
-                    self._undo.callback(self._remove, path)
-                self._scratch = path
-        return self._scratch
+    def _expected(self) -> Mapping[str, int]:
+        return self.files
 
-    def verify(self) -> None:
-        """Raise `OutputError` unless exactly the files written are staged, in full length."""
-        with self._failing_as("cannot be verified"):
-            staged = dict(fs.file_sizes(self._staging))
-        differences = [
-            f"{name} (written: {_size(self.files.get(name))}, on disk: {_size(staged.get(name))})"
-            for name in sorted(self.files.keys() | staged.keys())
-            if self.files.get(name) != staged.get(name)
-        ]
-        if differences:
-            found = f"{len(differences)} staged files differ from what was written: {listed(differences, 5)}"
-            raise OutputError(str(Problem(str(self.target), found, "check the disk, and run again")))
-
-    def publish(self) -> None:
-        """Verify, make durable, and put the new export in the place of the old one."""
-        self.verify()
-        with self._failing_as("cannot be published"):
-            fs.sync_tree(self._staging)
-            self._put_in_place()
-        with self._failing_as("is in place and complete, but may not survive a power failure"):
-            for folder in (self.target, *self._created):
-                fs.sync_dir(folder.parent)
-        self._clean()
+    def _make_durable(self) -> None:
+        fs.sync_tree(self._staging)
 
     def _put_in_place(self) -> None:
         self._refuse_occupied()
@@ -285,79 +202,7 @@ class FolderSink:
                 self._put_back()
                 raise
 
-    def _refuse_occupied(self) -> None:
-        """The target may have appeared, or come back, since it was checked."""
-        if self.target.is_symlink():
-            raise OutputError(str(Problem(str(self.target), "is a symbolic link", _OTHER)))
-        if not self.force and fs.occupied(self.target):
-            raise OutputError(str(Problem(str(self.target), "is not empty", _FORCE)))
-
-    def _sibling(self, kind: str) -> Path:
-        return self.target.with_name(f"{self._prefix}-{kind}{os.urandom(4).hex()}")
-
-    def _siblings(self, kind: str) -> list[Path]:
-        """Folders beside the target that `_sibling` has named, in this run or an earlier one."""
-        pattern = re.compile(re.escape(f"{self._prefix}-{kind}") + "[0-9a-f]{8}")
-        return [path for path in self.target.parent.iterdir() if pattern.fullmatch(path.name)]
-
-    def _put_back(self) -> None:
-        """Bring back an export that was set aside for a new one that never came."""
-        aside = self._siblings("old-")
-        if aside and not fs.occupied(self.target):
-            fs.rename(max(aside, key=lambda path: path.stat().st_ctime_ns), self.target)
-
-    def _clean(self) -> None:
-        """Leave nothing beside the target; what belongs in its place is put there first."""
-        with self._failing_as("cannot be put back"):
-            self._put_back()
-            # Without a lock, the staged files of others may be alive.
-            staged = self._siblings("") if self._lock.held else [self._staging]
-            spilled = self._siblings("tmp-") if self._lock.held else []
-            leftovers = [*staged, *self._siblings("old-"), *spilled]
-        for path in leftovers:
-            self._remove(path)
-
-    @staticmethod
-    def _remove(folder: Path) -> None:
-        try:
-            fs.remove_tree(folder)
-        except OSError as error:
-            logger.warning("%s: left over, cannot be deleted (%s)", folder, error)
-
-    def _create_parents(self) -> None:
-        missing = [path for path in self.target.parents if not path.exists()]
-        for path in reversed(missing):
-            with suppress(FileExistsError):
-                path.mkdir()
-                self._created.append(path)
-
-    def _remove_created(self) -> None:
-        with suppress(OSError):  # not empty: published, or used by somebody else
-            for path in reversed(self._created):
-                path.rmdir()
-
     def _staged(self, relative: str) -> str:
-        """Where a file is staged; the last guard against names that lead elsewhere."""
-        if _LEADS_ELSEWHERE.search(relative):
-            raise OutputError(str(Problem(repr(relative), "does not name a file inside the export", "rename it")))
+        """Where a file is staged."""
+        self._refuse_elsewhere(relative)
         return f"{self._staging}/{relative}"  # a Path would cost a quarter of writing a small file
-
-    @contextmanager
-    def _failing_as(self, what: str, relative: str = "", needed: int = 0) -> Iterator[None]:
-        """Turn an `OSError` into an `OutputError` with the path that the user knows."""
-        try:
-            yield
-        except OutputError:
-            raise
-        except OSError as error:
-            found, remedy = f"{what} ({error.strerror or error})", ""
-            if relative and isinstance(error, FileExistsError):
-                found += ": this name was written before"
-            elif error.errno in (errno.ENOSPC, errno.EDQUOT):
-                found += f": {format_bytes(self.bytes_written + needed)} needed so far"
-                remedy = "free space, or choose a folder on another disk"
-            raise OutputError(str(Problem(str(self.target / relative), found, remedy))) from error
-
-
-def _size(size: int | None) -> str:
-    return "no such file" if size is None else f"{size} bytes"

@@ -90,3 +90,25 @@ class Submission:
     labels: Movie | None = None
     members: Mapping[str, tuple[str, bytes]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+
+class Blank:
+    """A segmentation without cells: a `Stack` of one channel of zeros (int32).
+
+    Parameters
+    ----------
+    n_frames, height, width
+        Its shape.
+    """
+
+    dtype: np.dtype[Any] = np.dtype(np.int32)
+    grain, together, overhead = 1, False, 0
+
+    def __init__(self, n_frames: int, height: int, width: int) -> None:
+        self.shape = (n_frames, 1, height, width)
+
+    def read(self, frame: int, channels: slice, rows: slice) -> Array:
+        """Zeros."""
+        del frame
+        shape = channels.stop - channels.start, rows.stop - rows.start, self.shape[3]
+        return np.broadcast_to(np.zeros((), np.int32), shape)

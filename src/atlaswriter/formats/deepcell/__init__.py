@@ -1,0 +1,1 @@
+"""DeepCell Label projects: an image, its labels, and what the labels mean, in one zip."""
