@@ -1,9 +1,9 @@
-"""What `check` and `diff` find in a folder: for people, for machines and for notebooks."""
+"""What `check` and `diff` find in an export: for people, for machines and for notebooks."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -103,13 +103,13 @@ class CheckResult:
     Attributes
     ----------
     path
-        The folder.
+        The folder or file.
     strict
         Whether findings of severity ``"strict"`` count.
     findings
         Broken rules, the severest first.
     files, bytes
-        Files that the manifests account for, and their bytes on disk.
+        Files, or members of a zip, that belong to the export, and their bytes on disk.
     """
 
     path: str
@@ -176,6 +176,12 @@ class Part:
     n_different: int = 0
     note: str = ""
 
+    def include(self, piece: Part) -> None:
+        """Count what was found in a piece of this part."""
+        self.equal = self.equal and piece.equal
+        self.max_difference = max(self.max_difference or 0.0, piece.max_difference or 0.0)
+        self.n_different += piece.n_different
+
     def __str__(self) -> str:
         parts = ["same" if self.equal else "DIFFERENT"]
         if self.n_different:
@@ -192,7 +198,7 @@ class DiffResult:
     Attributes
     ----------
     a, b
-        The folders.
+        The folders or files.
     parts
         One entry for everything that both have.
     only_a, only_b
@@ -204,6 +210,24 @@ class DiffResult:
     parts: list[Part] = field(default_factory=list)
     only_a: list[str] = field(default_factory=list)
     only_b: list[str] = field(default_factory=list)
+
+    def new(self, name: str) -> Part:
+        """A further part, in which nothing differs yet."""
+        self.parts.append(Part(name))
+        return self.parts[-1]
+
+    def facts(self, name: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
+        """A further part that tells which facts, of the same names, differ."""
+        different = [key for key in a if a[key] != b[key]]
+        note = "; ".join(f"{key}: {a[key]!r} and {b[key]!r}" for key in different)
+        self.parts.append(Part(name, equal=not different, note=note))
+
+    def both(self, kind: str, a: Iterable[Any], b: Iterable[Any]) -> list[Any]:
+        """Names in both, after noting those in one only."""
+        in_a, in_b = dict.fromkeys(a), dict.fromkeys(b)
+        self.only_a += [f"{kind} {name!r}" for name in in_a if name not in in_b]
+        self.only_b += [f"{kind} {name!r}" for name in in_b if name not in in_a]
+        return [name for name in in_a if name in in_b]
 
     @property
     def equal(self) -> bool:

@@ -10,15 +10,15 @@ from atlaswriter.cli._options import FOLDER, as_json, show
 
 
 @click.command("check")
-@click.argument("directory", type=FOLDER)
+@click.argument("export", type=FOLDER)
 @click.option("--strict", is_flag=True, help="Cellucid: also apply the rules of the stricter viewer that followed.")
 @as_json
 @click.pass_context
-def command(ctx: click.Context, directory: Path, strict: bool, as_json: bool) -> None:
-    """Check every file of the export in DIRECTORY; exit code 1 when something is wrong."""
+def command(ctx: click.Context, export: Path, strict: bool, as_json: bool) -> None:
+    """Check every byte of EXPORT, a folder or project zip; exit code 1 when something is wrong."""
     from atlaswriter.formats.detect import check
 
-    result = check(directory, strict=strict)
+    result = check(export, strict=strict)
     show(result, as_json)
     if not result.ok:
         ctx.exit(1)

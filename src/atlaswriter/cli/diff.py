@@ -30,7 +30,7 @@ def command(
     grey: float | None,
     as_json: bool,
 ) -> None:
-    """Compare the exports FIRST and SECOND by decoded content; exit code 1 when they differ."""
+    """Compare the exports FIRST and SECOND (folders, project zips) by decoded content; exit code 1 when they differ."""
     from atlaswriter.formats.detect import diff
 
     result = diff(first, second, rtol=rtol, atol=atol, steps=steps, px=px, grey=grey)

@@ -12,15 +12,15 @@ from atlaswriter.cli._options import FOLDER, as_json
 
 
 @click.command("info")
-@click.argument("directory", type=FOLDER, required=False)
+@click.argument("export", type=FOLDER, required=False)
 @click.option("--warm", is_flag=True, help="Compile every kernel now, once for all later runs (for clusters).")
 @as_json
-def command(directory: Path | None, warm: bool, as_json: bool) -> None:
-    """Summarise the export in DIRECTORY; without one, this installation and machine."""
-    if directory is not None:
+def command(export: Path | None, warm: bool, as_json: bool) -> None:
+    """Summarise EXPORT, a folder or project zip; without one, this installation and machine."""
+    if export is not None:
         from atlaswriter.formats.detect import as_text, summarise
 
-        summary = summarise(directory)
+        summary = summarise(export)
         click.echo(json.dumps(summary) if as_json else as_text(summary))
         return
     facts = _installation(warm)

@@ -1,4 +1,4 @@
-"""Opening, checking, comparing and summarising a folder of any format: its files tell which it is."""
+"""Opening, checking, comparing and summarising what any format wrote: its files tell which it is."""
 
 from __future__ import annotations
 
@@ -14,56 +14,81 @@ from atlaswriter.findings import CheckResult, DiffResult, ReadError
 if TYPE_CHECKING:
     from atlaswriter.formats.cellucid.layout import Layout
     from atlaswriter.formats.cellucid.read import Export
+    from atlaswriter.formats.deepcell.read import Project
     from atlaswriter.formats.landscape.read import Landscape
 
-Folder = str | PathLike[str]
+Place = str | PathLike[str]
 
-_CELLUCID, _LANDSCAPE = "cellucid", "landscape"
+_CELLUCID, _LANDSCAPE, _DEEPCELL = "cellucid", "landscape", "deepcell"
+
+_GIVE = "give the folder of a Cellucid export or of LandscapeFiles, or the zip file of a DeepCell Label project"
 
 
-def format_of(directory: Folder, *, layout: Layout | None = None) -> str:
-    """Which format a folder holds.
+def format_of(path: Place, *, layout: Layout | None = None) -> str:
+    """Which format a folder or file holds.
 
     Parameters
     ----------
-    directory
-        A folder that was written for a viewer.
+    path
+        A folder or zip file that was written for a viewer.
     layout
         Names of the files of a Cellucid export, when they were changed at export.
 
     Returns
     -------
     str
-        ``"cellucid"`` or ``"landscape"``, the name of the format's package.
+        ``"cellucid"``, ``"landscape"`` or ``"deepcell"``, the name of the format's package.
 
     Raises
     ------
     FormatError
-        It is no folder, or holds neither.
+        There is nothing there, it holds none of them, or it is a damaged zip file.
     """
     from atlaswriter.formats.cellucid.layout import Layout
     from atlaswriter.formats.landscape.layout import signs as signs_of_landscape
 
-    root = Path(directory)
+    root = Path(path)
+    if root.is_file():
+        return _format_of_file(root)
     if not root.is_dir():
-        raise ReadError("folder.missing", str(directory), "is not a folder", "give the folder of an export")
+        raise ReadError("folder.missing", str(path), "is not a folder, and not a file", _GIVE)
     signs = {_CELLUCID: (layout or Layout()).manifests(), _LANDSCAPE: signs_of_landscape()}
     for name, files in signs.items():
         if any((root / file).is_file() for file in files):
             return name
     found = f"is no export; it has none of {listed(file for files in signs.values() for file in files)}"
-    raise ReadError("folder.format", str(directory), found, "give the folder of an export")
+    raise ReadError("folder.format", str(path), found, _GIVE)
+
+
+def _format_of_file(path: Path) -> str:
+    from atlaswriter.formats.deepcell.layout import signs
+    from atlaswriter.sources.archives import archive_kind
+    from atlaswriter.sources.files import File
+    from atlaswriter.sources.members import zip_names
+
+    try:
+        file = File(path)
+        names = zip_names(file) if archive_kind(file) == "zip" else None
+    except InputError as error:
+        problem = error.problems[0]
+        raise ReadError("zip.unreadable", problem.where, problem.found, problem.remedy) from error
+    if names is None:
+        raise ReadError("file.format", str(path), "is not a folder, and no zip file", _GIVE)
+    if not set(signs()) & set(names):
+        found = f"is no DeepCell Label project; it has none of {listed(signs())}"
+        raise ReadError("file.format", str(path), found, _GIVE)
+    return _DEEPCELL
 
 
 def open_export(
-    directory: Folder, *, layout: Layout | None = None, segmentation: str | None = None
-) -> Export | Landscape:
+    path: Place, *, layout: Layout | None = None, segmentation: str | None = None
+) -> Export | Landscape | Project:
     """Open what was written for a viewer; files are read when they are asked for.
 
     Parameters
     ----------
-    directory
-        Folder of a Cellucid export or of LandscapeFiles.
+    path
+        Folder of a Cellucid export or of LandscapeFiles, or zip file of a DeepCell Label project.
     layout
         Cellucid: file and folder names, when they were changed at export.
     segmentation
@@ -71,30 +96,33 @@ def open_export(
 
     Returns
     -------
-    atlaswriter.formats.cellucid.read.Export or atlaswriter.formats.landscape.read.Landscape
+    Export, Landscape or Project
+        Of the module ``read`` of the format.
 
     Raises
     ------
     FormatError
-        The folder holds neither format, or something in it is damaged.
+        It holds none of these formats, or something in it is damaged.
+    InputError
+        An option is another format's.
     """
-    name = format_of(directory, layout=layout)
-    function = _function(name, "read", "open_export")
-    return cast("Export | Landscape", function(directory, **_options(name, layout=layout, segmentation=segmentation)))
+    name = format_of(path, layout=layout)
+    options = _options(name, layout=layout, segmentation=segmentation)
+    return cast("Export | Landscape | Project", _function(name, "read", "open_export")(path, **options))
 
 
 def check(
-    directory: Folder, *, strict: bool = False, layout: Layout | None = None, workers: int | None = None
+    path: Place, *, strict: bool = False, layout: Layout | None = None, workers: int | None = None
 ) -> CheckResult:
     """Verify every rule that the viewer relies on, and every byte that it reads.
 
-    Never raises for anything that is in the folder. The modules ``check`` of the formats say what
+    Never raises for anything that is in the folder or file. The modules ``check`` of the formats say what
     is found, and what cannot be.
 
     Parameters
     ----------
-    directory
-        Folder of a Cellucid export or of LandscapeFiles.
+    path
+        Folder of a Cellucid export or of LandscapeFiles, or zip file of a DeepCell Label project.
     strict
         Cellucid: also count findings that only the viewer after 0.0.9's minds.
     layout
@@ -107,16 +135,16 @@ def check(
     CheckResult
     """
     try:
-        name = format_of(directory, layout=layout)
+        name = format_of(path, layout=layout)
     except ReadError as error:
-        return CheckResult(str(directory), strict, [error.finding()])
+        return CheckResult(str(path), strict, [error.finding()])
     options = _options(name, strict=strict or None, layout=layout)
-    return cast("CheckResult", _function(name, "check", "check")(directory, workers=workers, **options))
+    return cast("CheckResult", _function(name, "check", "check")(path, workers=workers, **options))
 
 
 def diff(
-    a: Folder,
-    b: Folder,
+    a: Place,
+    b: Place,
     *,
     rtol: float = 0.0,
     atol: float = 0.0,
@@ -125,14 +153,14 @@ def diff(
     grey: float | None = None,
     layout: Layout | None = None,
 ) -> DiffResult:
-    """Compare two folders of one format by what the viewer would show.
+    """Compare two exports of one format by what the viewer would show.
 
     Parameters
     ----------
     a, b
-        Folders of two Cellucid exports, or of two sets of LandscapeFiles.
+        Folders of two Cellucid exports or of two sets of LandscapeFiles, or zip files of two DeepCell Label projects.
     rtol, atol
-        Values are the same when ``|a - b| <= atol + rtol * max(|a|, |b|)``.
+        Values, and pixels of a project's image, are the same when ``|a - b| <= atol + rtol * max(|a|, |b|)``.
     steps
         Cellucid: tolerance in quantisation steps; 0 by default.
     px
@@ -151,20 +179,20 @@ def diff(
     FormatError
         A file of either is missing or damaged.
     InputError
-        The folders are of different formats, or an option is the other format's.
+        They are of different formats, or an option is another format's.
     """
-    name, other = (format_of(folder, layout=layout) for folder in (a, b))
+    name, other = (format_of(path, layout=layout) for path in (a, b))
     if name != other:
         found = f"{name} and {other} files cannot be compared"
-        raise InputError(Problem(f"{a} and {b}", found, "give two folders of one format"))
+        raise InputError(Problem(f"{a} and {b}", found, "give two exports of one format"))
     options = _options(name, steps=steps, px=px, grey=grey, layout=layout)
     return cast("DiffResult", _function(name, "diff", "diff")(a, b, rtol=rtol, atol=atol, **options))
 
 
-def summarise(directory: Folder, *, layout: Layout | None = None) -> dict[str, Any]:
-    """What a folder holds, as plain values: ``format``, and what `summarise` of that format gives."""
-    name = format_of(directory, layout=layout)
-    return {"format": name, **_function(name, "info", "summarise")(directory, **_options(name, layout=layout))}
+def summarise(path: Place, *, layout: Layout | None = None) -> dict[str, Any]:
+    """What a folder or file holds, as plain values: ``format``, and what `summarise` of that format gives."""
+    name = format_of(path, layout=layout)
+    return {"format": name, **_function(name, "info", "summarise")(path, **_options(name, layout=layout))}
 
 
 def as_text(summary: dict[str, Any]) -> str:
@@ -172,11 +200,15 @@ def as_text(summary: dict[str, Any]) -> str:
     return cast("str", _function(summary["format"], "info", "as_text")(summary))
 
 
-_KNOWN = {_CELLUCID: {"layout", "strict", "steps"}, _LANDSCAPE: {"segmentation", "px", "grey"}}
+_KNOWN: dict[str, set[str]] = {
+    _CELLUCID: {"layout", "strict", "steps"},
+    _LANDSCAPE: {"segmentation", "px", "grey"},
+    _DEEPCELL: set(),
+}
 
 
 def _options(name: str, **given: Any) -> dict[str, Any]:
-    """The options that were given; those of the other format are refused."""
+    """The options that were given; those of other formats are refused."""
     given = {option: value for option, value in given.items() if value is not None}
     remedy = "leave it out"
     wrong = [Problem(option, f"means nothing for {name} files", remedy) for option in given.keys() - _KNOWN[name]]

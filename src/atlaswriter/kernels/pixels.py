@@ -76,8 +76,10 @@ def halve_colour(image: Any, out: Any) -> None:
 @kernel(*(f"({dtype}[::1], f8, f8, u1[::1])" for dtype in ("i4", "u4", "f4", "f8")))
 def spread(values: Any, low: float, high: float, out: Any) -> None:
     """``floor((value - low) / (high - low) * 255 + 0.5)``, values beyond the limits as these, NaN as 0; high > low."""
-    span = high - low
+    # Half of everything where the span is more than float64 can hold.
+    unit = 1.0 if high - low < np.inf else 0.5
+    low, span = low * unit, high * unit - low * unit
     for place in range(values.size):
         value: Any = np.float64(values[place])
-        share = (value - low) / span * 255.0 + 0.5
+        share = (value * unit - low) / span * 255.0 + 0.5
         out[place] = np.uint8(min(max(share, 0.0), 255.5)) if share == share else np.uint8(0)

@@ -110,6 +110,8 @@ def _refuse_sizes(planes: Sequence[Plane]) -> None:
         colour = len(pixels.shape) == 3
         if min(pixels.shape) < 1:
             problems.add(plane.label, "is empty", _FORMATS)
+        elif colour and pixels.dtype == np.uint16:
+            problems.add(plane.label, "is a colour image of 16 bit", _CONVERT)
         elif pixels.dtype.kind != "u" or pixels.dtype.itemsize > (1 if colour else 4):
             problems.add(plane.label, f"has pixels of dtype {pixels.dtype}", _CONVERT)
         elif pixels.shape[:2] != shape:

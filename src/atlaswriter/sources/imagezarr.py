@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from atlaswriter.sources.spatial import Plane
 from atlaswriter.sources.stacks import Warn, axes_of, gathered, numbered
 from atlaswriter.sources.tiling import Tiling
 
+_MARKS = (".zgroup", ".zarray", "zarr.json")
 _RED_GREEN_BLUE = [["r", "g", "b"], ["red", "green", "blue"]]
 
 
@@ -75,16 +77,19 @@ def _whole_tiles(tiles: Tiling, first: int, last: int, left: int, right: int) ->
             yield rows, slice(max(edge, left), min(edge + tiles.columns, right))
 
 
+def is_zarr_folder(path: Path) -> bool:
+    """Whether a folder is a Zarr store."""
+    return any((path / name).exists() for name in _MARKS)
+
+
 def zarr_planes(path: Path, only: Sequence[int] | None, warn: Warn) -> list[Plane]:
     """Planes of a Zarr array, or of the first scale of an OME-Zarr image; arguments as of `images.open_planes`."""
-    import zarr
-
     location = str(path)
-    if path.is_dir() and not any((path / name).exists() for name in (".zgroup", ".zarray", "zarr.json")):
+    if path.is_dir() and not is_zarr_folder(path):
         raise InputError(Problem(location, "is a folder but no Zarr store", "give the folder of the image itself"))
     with translated_damage("header", location):
-        store: Any = location if path.is_dir() else zarr.storage.ZipStore(location, mode="r")
-        array, axes, labels = _first_scale(zarr.open(store, mode="r"), location)
+        array, named, labels = first_scale(opened_store(path), location)
+        axes = named or _plain_axes(array, location)
     shape = tuple(map(int, array.shape))
     if sorted(axes[-2:] if axes[-1] != "S" else axes[-3:-1]) != ["X", "Y"] or len(axes) != len(shape):
         raise InputError(Problem(location, f"has the axes {axes} and the shape {shape}", "write it as (c, y, x)"))
@@ -101,11 +106,28 @@ def zarr_planes(path: Path, only: Sequence[int] | None, warn: Warn) -> list[Plan
     return numbered(planes, name, labels)
 
 
-def _first_scale(node: Any, location: str) -> tuple[Any, str, list[str]]:
-    """An array of full size, its axes, and labels of its channels."""
+def opened_store(path: Path) -> Any:
+    """Root of a Zarr store, a folder or a zip file."""
+    import zarr
+
+    if path.is_dir():
+        return zarr.open(str(path), mode="r")
+    with zipfile.ZipFile(path) as file:
+        marked = [name for name in file.namelist() if name.rpartition("/")[2] in _MARKS]
+    # Some zip the folder itself, others what is in it.
+    folder = min(marked, key=lambda name: name.count("/"), default="").rpartition("/")[0]
+    return zarr.open(zarr.storage.ZipStore(str(path), mode="r"), mode="r", path=folder)
+
+
+def _plain_axes(array: Any, location: str) -> str:
+    counted = axes_of(array.shape, array.dtype, location)
+    return counted + "YXS"[: len(array.shape) - len(counted)]
+
+
+def first_scale(node: Any, location: str) -> tuple[Any, str, list[str]]:
+    """An array of full size, its axes (empty where it is no OME-Zarr image), and labels of its channels."""
     if hasattr(node, "shape"):
-        counted = axes_of(node.shape, node.dtype, location)
-        return node, counted + "YXS"[: len(node.shape) - len(counted)], []
+        return node, "", []
     attributes = dict(node.attrs)
     attributes = attributes.get("ome", attributes)  # since version 0.5
     if "multiscales" not in attributes:

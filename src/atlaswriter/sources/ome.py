@@ -58,6 +58,8 @@ class Ome:
         Images that the XML describes.
     elsewhere
         File that holds the XML instead of this one; then nothing else is known.
+    order
+        Axes of the planes, the first of which changes slowest, such as ``"TZC"``.
     """
 
     shape: tuple[int, int] = (0, 0)
@@ -67,6 +69,7 @@ class Ome:
     places: dict[tuple[int, int, int], tuple[str | None, int]] = field(default_factory=dict)
     n_images: int = 1
     elsewhere: str | None = None
+    order: str = "TZC"
 
 
 def parse(xml: str, location: str) -> Ome:
@@ -108,7 +111,12 @@ def _read(root: ET.Element, location: str) -> Ome:
     if min(sizes.values()) < 1 or n_planes > _MOST_PLANES:
         raise _refused(location, f"is said to have {n_planes} planes of {sizes['X']} × {sizes['Y']}")
     places = dict(_places(pixels[0], sizes, root.attrib.get("UUID"), location))
-    return Ome((sizes["Y"], sizes["X"]), sizes["Z"], sizes["T"], channels, places, len(images))
+    order = _order(pixels[0])[::-1]
+    return Ome((sizes["Y"], sizes["X"]), sizes["Z"], sizes["T"], channels, places, len(images), order=order)
+
+
+def _order(pixels: ET.Element) -> str:
+    return pixels.attrib.get("DimensionOrder", "XYCZT")[2:]
 
 
 def _channels(root: ET.Element, pixels: ET.Element, size: int) -> list[Channel]:

@@ -21,8 +21,6 @@ _PNG_HEADER = 33
 _PNG_VALUES = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 _MOST_TIMES = 1100  # deflate's best is 1032
 
-_CONVERT = "convert it to 8 or 16 bit, grey or RGB"
-
 
 class Cropped:
     """A part of a plane: a `Lazy`.
@@ -143,12 +141,16 @@ class PngPlane:
     ----------
     shape, dtype, grain, overhead, speed
         As of `Lazy`.
+    bits
+        Of a stored value; less than 8 are stretched to 8.
+    coloured, transparent
+        Whether it has colours, and whether it has transparency, which is left out.
     """
 
     speed = 2e8
 
     def __init__(self, file: File) -> None:
-        self._file, location = file, str(file.path)
+        self._file, location = file, file.name
         with translated_damage("header", location):
             width, height, bits, kind = struct.unpack(">IIBB", file.read(0, _PNG_HEADER)[16:26])
         values = _PNG_VALUES.get(kind, 0)
@@ -156,8 +158,7 @@ class PngPlane:
         if not (height and width and values) or n_bytes > _MOST_TIMES * 8 // min(max(bits, 1), 8) * file.size:
             found = f"is said to hold {width} × {height} pixels of type {kind} in {file.size} bytes"
             raise InputError(Problem(location, found, "the file is damaged: copy or write it again"))
-        if values > 2 and bits == 16:
-            raise InputError(Problem(location, "is a colour image of 16 bit", _CONVERT))
+        self.bits, self.coloured, self.transparent = bits, values > 2, values in (2, 4)
         self.shape: tuple[int, ...] = (height, width, 3) if values > 2 else (height, width)
         self.dtype = np.dtype(np.uint16 if bits == 16 else np.uint8)
         self.grain = height
@@ -165,7 +166,7 @@ class PngPlane:
 
     def __getitem__(self, key: slice | tuple[slice, slice]) -> Array:
         first, last, left, right = bounds(key, self.shape[:2])
-        with translated_damage("pixels", str(self._file.path)):
+        with translated_damage("pixels", self._file.name):
             whole = np.asarray(imagecodecs.png_decode(self._file.read(0, self._file.size)))
             if whole.shape[:2] != self.shape[:2]:
                 raise ValueError(f"decodes to {whole.shape}")

@@ -6,6 +6,7 @@ tifffile reads the headers and knows the codecs; which segments are fetched, and
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import imagecodecs
 import numpy as np
@@ -46,27 +47,29 @@ class TiffPlane:
     file
         The same file.
     sample
-        Which value of each pixel; None: the three of a colour image.
+        Which value of each pixel; several as a slice from 0.
 
     Attributes
     ----------
     shape
-        (height, width), of colour images (height, width, 3).
+        (height, width), of several values (height, width, n).
     dtype, grain, overhead, speed
         As of `Lazy`.
     tiling
         How it is stored.
+    planar
+        Whether the values of a pixel are stored apart from each other.
     """
 
-    def __init__(self, page: tifffile.TiffPage, file: File, sample: int | None = 0) -> None:
+    def __init__(self, page: tifffile.TiffPage, file: File, sample: int | slice = 0) -> None:
         self._file, self._sample = file, sample
-        self._where = f"{file.path.name}, page {page.index}"
-        _refuse_unreadable(page, str(file.path))
+        self._where = f"{Path(file.name).name}, page {page.index}"
+        _refuse_unreadable(page, file.name)
         size = page.imagelength, page.imagewidth
-        self.shape: tuple[int, ...] = size if sample is not None else (*size, 3)
-        self.dtype = np.dtype(f"u{page.bitspersample // 8}")
-        self._planar = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and page.samplesperpixel > 1
-        self._values = 1 if self._planar else page.samplesperpixel
+        self.shape: tuple[int, ...] = size if isinstance(sample, int) else (*size, sample.stop)
+        self.dtype = np.dtype(page.dtype)
+        self.planar = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and page.samplesperpixel > 1
+        self._values = 1 if self.planar else page.samplesperpixel
         tile = (page.tilelength, page.tilewidth) if page.is_tiled else (min(page.rowsperstrip, size[0]), size[1])
         self.tiling = Tiling(*map(int, tile))
         self._offsets = np.array(page.dataoffsets, np.int64)
@@ -75,7 +78,9 @@ class TiffPlane:
         self._decode, self._tables = page.decode, page.jpegtables
         self._tiled = page.is_tiled
         self._compression, self._predictor = int(page.compression), int(page.predictor)
-        self._plain = self._predictor in (1, 2) and page.fillorder == 1
+        summed = self._predictor == 2 and self.dtype.kind in "ui"
+        whole = page.bitspersample == 8 * self.dtype.itemsize
+        self._plain = (self._predictor == 1 or summed) and page.fillorder == 1 and whole
         self._refuse_missing(page)
         self._divide_raw()
         self.grain = self.tiling.rows
@@ -85,11 +90,11 @@ class TiffPlane:
         self.speed = _SPEEDS.get(self._compression, _OTHER_SPEED)
 
     def _refuse_missing(self, page: tifffile.TiffPage) -> None:
-        location, size = str(self._file.path), self._file.size
+        location, size = self._file.name, self._file.size
         tiles = self.tiling
         self._across = -(-self.shape[1] // tiles.columns)
         self._per_sample = -(-self.shape[0] // tiles.rows) * self._across
-        expected = self._per_sample * (page.samplesperpixel if self._planar else 1)
+        expected = self._per_sample * (page.samplesperpixel if self.planar else 1)
         if min(len(self._offsets), len(self._counts)) < expected:
             found = f"page {page.index} lists {len(self._offsets)} of {expected} segments"
             raise InputError(Problem(location, found, _CUT_SHORT))
@@ -126,7 +131,21 @@ class TiffPlane:
 
     def __getitem__(self, key: slice | tuple[slice, slice]) -> Array:
         first, last, left, right = bounds(key, self.shape[:2])
-        out = np.empty((last - first, right - left, *self.shape[2:]), self.dtype)
+        return self.values(slice(first, last), slice(left, right), self._sample)
+
+    def values(self, rows: slice, columns: slice, sample: int | slice) -> Array:
+        """Values of some pixels.
+
+        Parameters
+        ----------
+        rows, columns
+            Of the pixels; with both ends, inside the page.
+        sample
+            Which value of each, or which values.
+        """
+        first, last, left, right = rows.start, rows.stop, columns.start, columns.stop
+        several = () if isinstance(sample, int) else (sample.stop - (sample.start or 0),)
+        out = np.empty((last - first, right - left, *several), self.dtype)
         if not out.size:
             return out
         height, width = self.tiling.rows, self.tiling.columns
@@ -137,19 +156,18 @@ class TiffPlane:
                 begin, end = max(left, edge), min(right, edge + width)
                 part = slice(start - top, stop - top), slice(begin - edge, end - edge)
                 target = out[start - first : stop - first, begin - left : end - left]
-                self._fill(target, part, row * self._across + column)
+                self._fill(target, part, row * self._across + column, sample)
         return out
 
-    def _fill(self, target: Array, part: tuple[slice, slice], segment: int) -> None:
-        with translated_damage(f"{self._where}, segment {segment}", str(self._file.path)):
-            if not self._planar:
-                values = slice(3) if self._sample is None else self._sample
-                target[...] = self._segment(segment)[(*part, values)]
-            elif self._sample is None:
-                for colour in range(3):
-                    target[..., colour] = self._segment(segment + colour * self._per_sample)[(*part, 0)]
+    def _fill(self, target: Array, part: tuple[slice, slice], segment: int, sample: int | slice) -> None:
+        with translated_damage(f"{self._where}, segment {segment}", self._file.name):
+            if not self.planar:
+                target[...] = self._segment(segment)[(*part, sample)]
+            elif isinstance(sample, int):
+                target[...] = self._segment(segment + sample * self._per_sample)[(*part, 0)]
             else:
-                target[...] = self._segment(segment + self._sample * self._per_sample)[(*part, 0)]
+                for place, one in enumerate(range(sample.stop)[sample]):
+                    target[..., place] = self._segment(segment + one * self._per_sample)[(*part, 0)]
 
     def _segment(self, number: int) -> Array:
         """A segment, (rows, columns, values); those at the lower edge may have all rows or only what is needed."""
@@ -188,11 +206,20 @@ class TiffPlane:
 
 
 def _refuse_unreadable(page: tifffile.TiffPage, location: str) -> None:
-    """Refuse what is no plain image of unsigned integers."""
+    """Refuse what is no plain image of numbers."""
     found = ""
     if page.imagelength < 1 or page.imagewidth < 1 or page.imagedepth != 1 or (page.is_tiled and page.tiledepth != 1):
         found = f"has a page of shape {page.shape}"
-    elif page.bitspersample not in (8, 16, 32) or page.sampleformat != 1:
+    elif page.dtype is None or page.dtype.kind not in "uifb":
+        found = f"has pixels of {page.bitspersample} bit and dtype {page.dtype}"
+    if found:
+        raise InputError(Problem(location, found, _CONVERT))
+
+
+def refuse_hidden(page: tifffile.TiffPage, location: str) -> None:
+    """Refuse what cannot be shown as it is: other than unsigned integers of 8, 16 or 32 bit, grey or in colour."""
+    found = ""
+    if page.bitspersample not in (8, 16, 32) or page.sampleformat != 1:
         found = f"has pixels of {page.bitspersample} bit and dtype {page.dtype}"
     elif page.photometric not in (_MIN_IS_BLACK, _RGB, _YCBCR):
         found = f"is coloured by {getattr(page.photometric, 'name', page.photometric)}"
@@ -200,10 +227,10 @@ def _refuse_unreadable(page: tifffile.TiffPage, location: str) -> None:
         raise InputError(Problem(location, found, _CONVERT))
 
 
-def samples_of(page: tifffile.TiffPage, location: str) -> list[int | None]:
-    """What planes the values of a page's pixels make: one each, or all together (None) where they are colours."""
+def samples_of(page: tifffile.TiffPage, location: str) -> list[int | slice]:
+    """What planes the values of a page's pixels make: one each, or all together where they are colours."""
     if page.samplesperpixel >= 3 and page.photometric in (_RGB, _YCBCR):
         if page.bitspersample != 8:
             raise InputError(Problem(location, f"is a colour image of {page.bitspersample} bit", _CONVERT))
-        return [None]
+        return [slice(0, 3)]
     return list(range(page.samplesperpixel))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -91,13 +91,13 @@ def diff(
     ex_a, ex_b = open_export(a, layout=layout), open_export(b, layout=layout)
     result = DiffResult(str(a), str(b))
     tolerance = _Tolerance(rtol, atol, steps)
-    result.parts.append(_compare_identities(ex_a, ex_b))
+    result.facts("identity", _identity(ex_a), _identity(ex_b))
     if ex_a.n_cells != ex_b.n_cells:
         note = f"{ex_a.n_cells:,} and {ex_b.n_cells:,}; nothing else was compared"
         result.parts.append(Part("cells", equal=False, note=note))
         return result
-    for dim in _both(result, "points", ex_a.dimensions, ex_b.dimensions):
-        part = _new(result, f"points {dim}d")
+    for dim in result.both("points", ex_a.dimensions, ex_b.dimensions):
+        part = result.new(f"points {dim}d")
         tolerance.compare(part, ex_a.points(dim), ex_b.points(dim))
     _compare_vectors(result, ex_a, ex_b, tolerance)
     _compare_obs(result, ex_a, ex_b, tolerance)
@@ -106,48 +106,30 @@ def diff(
     return result
 
 
-def _new(result: DiffResult, name: str) -> Part:
-    result.parts.append(Part(name))
-    return result.parts[-1]
-
-
-def _both(result: DiffResult, kind: str, a: Iterable[Any], b: Iterable[Any]) -> list[Any]:
-    """Names in both, after noting those in one only."""
-    in_a, in_b = dict.fromkeys(a), dict.fromkeys(b)
-    result.only_a += [f"{kind} {name!r}" for name in in_a if name not in in_b]
-    result.only_b += [f"{kind} {name!r}" for name in in_b if name not in in_a]
-    return [name for name in in_a if name in in_b]
-
-
-def _compare_identities(a: Export, b: Export) -> Part:
-    def content(identity: dict[str, Any]) -> dict[str, Any]:
-        embeddings, vectors = (as_dict(identity.get(key), key, IDENTITY) for key in ("embeddings", "vector_fields"))
-        return {
-            **{key: identity.get(key) for key in ("id", "name", "description", "source")},
-            "default_dimension": embeddings.get("default_dimension"),
-            "default_field": vectors.get("default_field"),
-        }
-
-    left, right = content(a.identity), content(b.identity)
-    different = [key for key in left if left[key] != right[key]]
-    note = "; ".join(f"{key}: {left[key]!r} and {right[key]!r}" for key in different)
-    return Part("identity", equal=not different, note=note)
+def _identity(export: Export) -> dict[str, Any]:
+    identity = export.identity
+    embeddings, vectors = (as_dict(identity.get(key), key, IDENTITY) for key in ("embeddings", "vector_fields"))
+    return {
+        **{key: identity.get(key) for key in ("id", "name", "description", "source")},
+        "default_dimension": embeddings.get("default_dimension"),
+        "default_field": vectors.get("default_field"),
+    }
 
 
 def _compare_vectors(result: DiffResult, a: Export, b: Export, tolerance: _Tolerance) -> None:
-    for name in _both(result, "vector field", a.vector_fields, b.vector_fields):
-        for dim in _both(result, f"vector field {name!r} in dimension", a.vector_fields[name], b.vector_fields[name]):
-            tolerance.compare(_new(result, f"vectors {name!r} {dim}d"), a.vectors(name, dim), b.vectors(name, dim))
+    for name in result.both("vector field", a.vector_fields, b.vector_fields):
+        for dim in result.both(f"vector field {name!r} in dimension", a.vector_fields[name], b.vector_fields[name]):
+            tolerance.compare(result.new(f"vectors {name!r} {dim}d"), a.vectors(name, dim), b.vectors(name, dim))
 
 
 def _compare_obs(result: DiffResult, a: Export, b: Export, tolerance: _Tolerance) -> None:
-    for key in _both(result, "obs field", a.obs_keys, b.obs_keys):
-        part = _new(result, f"obs {key!r}")
+    for key in result.both("obs field", a.obs_keys, b.obs_keys):
+        part = result.new(f"obs {key!r}")
         entry_a, entry_b = a.obs_entry(key), b.obs_entry(key)
         if isinstance(entry_a, Category) and isinstance(entry_b, Category):
             _compare_categories(part, a, b, key)
             step = _step(entry_a.outliers, entry_b.outliers)
-            tolerance.compare(_new(result, f"outliers {key!r}"), a.outliers(key), b.outliers(key), step)
+            tolerance.compare(result.new(f"outliers {key!r}"), a.outliers(key), b.outliers(key), step)
             _compare_centroids(result, a, b, key, tolerance)
         elif isinstance(entry_a, Values) and isinstance(entry_b, Values):
             tolerance.compare(part, a.obs(key).to_numpy(), b.obs(key).to_numpy(), _step(entry_a, entry_b))
@@ -177,7 +159,7 @@ def _compare_categories(part: Part, a: Export, b: Export, key: str) -> None:
 def _compare_centroids(result: DiffResult, a: Export, b: Export, key: str, tolerance: _Tolerance) -> None:
     for dim in (dim for dim in a.dimensions if dim in b.dimensions):
         left, right = a.centroids(key, dim), b.centroids(key, dim)
-        part = _new(result, f"label positions {key!r} {dim}d")
+        part = result.new(f"label positions {key!r} {dim}d")
         if sorted(left.index) != sorted(right.index):
             part.equal, part.note = False, f"of {listed(left.index)} and {listed(right.index)}"
             continue
@@ -189,26 +171,24 @@ def _compare_centroids(result: DiffResult, a: Export, b: Export, key: str, toler
 
 
 def _compare_genes(result: DiffResult, a: Export, b: Export, tolerance: _Tolerance) -> None:
-    shared = _both(result, "gene", a.genes, b.genes)
+    shared = result.both("gene", a.genes, b.genes)
     if not shared:
         return
-    total, different = _new(result, f"{len(shared):,} genes"), []
+    total, different = result.new(f"{len(shared):,} genes"), []
     for gene in shared:
         part = Part(gene)
         tolerance.compare(part, a.gene(gene), b.gene(gene), _step(a.gene_entry(gene), b.gene_entry(gene)))
-        total.max_difference = max(total.max_difference or 0.0, part.max_difference or 0.0)
-        total.n_different += part.n_different
+        total.include(part)
         if not part.equal:
             different.append(gene)
-    total.equal = not different
     total.note = f"different genes: {listed(different)}" if different else ""
 
 
 def _compare_edges(result: DiffResult, a: Export, b: Export) -> None:
-    _both(result, "edges of", _graph(a), _graph(b))
+    result.both("edges of", _graph(a), _graph(b))
     if a.n_edges is None or b.n_edges is None:
         return
-    part = _new(result, "edges")
+    part = result.new("edges")
     left, right = (_pairs(export.edges(), export.n_cells) for export in (a, b))
     if np.array_equal(left, right):
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from atlaswriter.errors import Problem, Problems
 from atlaswriter.formats.deepcell import cells as cells_of
@@ -13,8 +13,10 @@ from atlaswriter.formats.deepcell import extras, layout
 from atlaswriter.formats.deepcell.cells import Cells
 from atlaswriter.formats.deepcell.divisions import Division
 from atlaswriter.formats.deepcell.extras import CellType, Embeddings
-from atlaswriter.formats.deepcell.spots import Spots, parse_spots
 from atlaswriter.formats.deepcell.values import Present
+
+if TYPE_CHECKING:
+    from atlaswriter.formats.deepcell.spots import Spots
 
 # Where a member is from, and its content.
 Member = tuple[str, bytes]
@@ -62,7 +64,11 @@ class Annotations:
         found._choose_divisions(tracked, listed)
         found.cell_types = parsed(layout.CELL_TYPES, extras.parse_cell_types, problems) or []
         found.embeddings = parsed(layout.EMBEDDINGS, extras.parse_embeddings, problems)
-        found.spots = parsed(layout.SPOTS, parse_spots, height, width, problems, found.warnings)
+        if layout.SPOTS in members:
+            # It takes a moment to import.
+            from atlaswriter.formats.deepcell.spots import parse_spots
+
+            found.spots = parsed(layout.SPOTS, parse_spots, height, width, problems, found.warnings)
         return found
 
     def _choose_divisions(self, tracked: list[Division] | None, listed: list[Division] | None) -> None:

@@ -79,24 +79,13 @@ def deepcell(
     OutputError
         The project cannot be written; the target is as it was.
     """
-    given = dict(locals())
-    with opened(given, [images, labels]) as job:
+    with opened(dict(locals()), [images, labels]) as job:
         # What takes a moment to import is not needed to refuse an option.
         from atlaswriter.formats.deepcell.write import export
-        from atlaswriter.sources.submission import open_submission
+        from atlaswriter.sources.submission import OpenSubmission, Options
 
-        with job.report.phase("open"), ExitStack() as stack:
-            submission = stack.enter_context(
-                open_submission(
-                    images,
-                    labels,
-                    axes=axes,
-                    label_axes=label_axes,
-                    scratch=job.sink.scratch,
-                    download_limit=job.options.most_downloaded,
-                    timeout=job.options.timeout,
-                )
-            )
-            closing = stack.pop_all()
-        with closing:
-            return export(job, submission)
+        reading = Options(axes, label_axes, job.options.most_downloaded, job.options.timeout)
+        with ExitStack() as stack:
+            with job.report.phase("open"):
+                given = stack.enter_context(OpenSubmission(images, labels, scratch=job.sink.scratch, options=reading))
+            return export(job, given.submission, given)

@@ -56,9 +56,9 @@ def opened(given: Mapping[str, Any], inputs: Iterable[object]) -> Iterator[Job]:
         if options.preview is True:
             picture = target.with_name(layout.preview_file(target.name))
             check_target_file(picture, force=options.force, problems=problems)
-    budget = problems.attempt(Budget, resources.memory_budget) or Budget()
     problems.raise_if_any()
     assert target is not None  # noqa: S101 - no target is a problem
+    budget = Budget(resources.memory_budget)
     spill_dir = None if resources.spill_dir is None else Path(resources.spill_dir)
     with ArchiveSink(target, force=options.force, spill_dir=spill_dir) as sink:
         yield Job(options, resources, budget, Report(str(target), "deepcell label"), sink)

@@ -52,9 +52,14 @@ def _pixels(project: Project, images: Movie) -> str | list[str]:
         return f"{stored}, as they were given"
     names = project.image.images.names or [f"channel {number}" for number in range(len(project.scales))]
     limits = ", ".join(
-        f"{name} {scale.low:g} to {scale.high:g}" for name, scale in zip(names, project.scales, strict=True)
+        f"{name} {_exact(scale.low)} to {_exact(scale.high)}" for name, scale in zip(names, project.scales, strict=True)
     )
     return f"{stored}, from {images.stack.dtype}; stretched to 0 to 255: {limits}"
+
+
+def _exact(number: float | None) -> str:
+    """All digits, so that it can be undone."""
+    return str(number).removesuffix(".0")
 
 
 def _warnings(submission: Submission, project: Project) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,8 +14,8 @@ from atlaswriter.progress import Progress
 from atlaswriter.sources.base import Array
 from atlaswriter.sources.movie import Movie
 
-# Hash tables of one frame: a million values take 8 MiB, and labels have some thousands.
-_TABLES_BYTES = 16 << 20
+# The table of a block's values: those that labels can have take 8 MiB, and usual ones some KiB.
+_TABLE_BYTES = 8 << 20
 
 
 def as_values(pixels: Array, where: str) -> NDArray[np.int32]:
@@ -36,27 +34,6 @@ def as_values(pixels: Array, where: str) -> NDArray[np.int32]:
     return pixels.astype(np.int32, copy=False)
 
 
-@dataclass(frozen=True)
-class _Frame:
-    """All rows of some features of a frame."""
-
-    cut: Cut
-    blocks: tuple[Block, ...]
-    where: str
-
-    def values(self) -> list[NDArray[np.int32]]:
-        """Different values of each feature."""
-        first = self.blocks[0]
-        found = {
-            channel: Values(f"{self.where}, frame {first.frame}, feature {channel}")
-            for channel in range(first.channels.start, first.channels.stop)
-        }
-        for block in self.blocks:
-            for channel, pixels in block.images(self.cut.stack):
-                found[channel].add(as_values(pixels, self.where))
-        return [values.sorted() for values in found.values()]
-
-
 def present_values(labels: Movie, cut: Cut, team: Team, progress: Progress) -> Present:
     """The values that each frame and feature has.
 
@@ -65,18 +42,23 @@ def present_values(labels: Movie, cut: Cut, team: Team, progress: Progress) -> P
     InputError
         Values that do not fit in int32, or too many of them.
     """
+
+    def look(block: Block) -> tuple[Block, list[NDArray[np.int32]]]:
+        found = []
+        for feature, pixels in block.images(labels.stack):
+            values = Values(f"{labels.where}, frame {block.frame}, feature {feature}")
+            values.add(as_values(pixels, labels.where))
+            found.append(values.sorted())
+        return block, found
+
     n_frames, n_features = labels.stack.shape[:2]
-    frames: dict[tuple[int, int], list[Block]] = {}
-    for block in cut:
-        frames.setdefault((block.frame, block.channels.start), []).append(block)
-    work = [_Frame(cut, tuple(blocks), labels.where) for blocks in frames.values()]
-    what = "looking through the labels"
     found: dict[tuple[int, int], NDArray[np.int32]] = {}
-    memory = cut.room + _TABLES_BYTES
-    for (frame, first), lists in zip(frames, team.in_order(_Frame.values, work, memory=memory, what=what), strict=True):
-        for place, values in enumerate(lists):
-            found[frame, first + place] = values
-        progress.add(len(lists) * labels.stack.shape[2] * cut.row_bytes)
+    memory = cut.room + _TABLE_BYTES
+    for block, lists in team.in_order(look, cut, memory=memory, what="looking through the labels"):
+        for feature, values in enumerate(lists, block.channels.start):
+            place = block.frame, feature
+            found[place] = np.union1d(found[place], values) if place in found else values
+        progress.add(len(lists) * (block.rows.stop - block.rows.start) * cut.row_bytes)
     return Present.of((found[t, c] for t in range(n_frames) for c in range(n_features)), n_features)
 
 

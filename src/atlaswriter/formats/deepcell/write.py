@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -57,7 +58,18 @@ class Project:
     annotations: Annotations
 
 
-def export(job: Job, submission: Submission, *, lenient: bool = False) -> Report:
+class Given(Protocol):
+    """Files that a submission is read from, while they are open."""
+
+    @property
+    def held(self) -> int:
+        """Bytes that reading them takes, beside what is asked for."""
+
+    def verify(self) -> None:
+        """Raise `InputError` where something turns out to be damaged that nobody has read."""
+
+
+def export(job: Job, submission: Submission, given: Given, *, lenient: bool = False) -> Report:
     """Write and publish a project.
 
     Parameters
@@ -66,6 +78,8 @@ def export(job: Job, submission: Submission, *, lenient: bool = False) -> Report
         Where it is written, and how.
     submission
         What it is made of; open.
+    given
+        Where it is read from.
     lenient
         As an export: leave out cells that no pixel shows, and only warn of divisions and types that do not go with the
         cells.
@@ -84,12 +98,19 @@ def export(job: Job, submission: Submission, *, lenient: bool = False) -> Report
         warm_up(wanted_kernels(submission, keep=job.options.keep))
     job.budget.settle()
     workers = job.resources.workers or usable_cpus()
-    job.budget.set_aside(workers * _WORKER_BYTES, "threads")
+    job.budget.set_aside(workers * _WORKER_BYTES + given.held, "threads and members of archives")
     with Team(workers, job.budget) as team:
         project = _checked(job, submission, team, progress, lenient=lenient)
         is_big = _write(job, project, team, progress)
     with report.phase("publish"):
+        given.verify()
         job.sink.publish()
+    if job.options.preview:
+        # Reading takes a moment to import.
+        from atlaswriter.formats.deepcell.preview import write_preview_beside
+
+        with report.phase("preview"):
+            write_preview_beside(job.sink.target, force=job.options.force)
     summary.close(report, job, submission, project, is_big=is_big)
     report.close()
     return report

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -75,30 +74,17 @@ def diff(
     result = DiffResult(str(a), str(b))
     tolerance = _Tolerance(rtol, atol)
     first, second = open_export(a), open_export(b)
-    result.parts.append(_compare_parameters(first, second))
-    for name in [None, *_both(result, "segmentation", first.segmentations, second.segmentations)]:
+    result.facts("parameters", _parameters(first), _parameters(second))
+    for name in [None, *result.both("segmentation", first.segmentations, second.segmentations)]:
         left, right = (open_export(folder, segmentation=name) for folder in (a, b))
         _compare_segmentations(result, left, right, tolerance, px)
     if first.tile_size == second.tile_size:
         genes = _translated(second.genes, first.genes)
         result.parts.append(compare_transcripts(first, second, genes, px))
-    for channel in _both(result, "channel", first.channels, second.channels):
+    for channel in result.both("channel", first.channels, second.channels):
         result.parts.append(compare_images(first, second, channel, grey))
     _compare_transforms(result, first, second, tolerance)
     return result
-
-
-def _new(result: DiffResult, name: str) -> Part:
-    result.parts.append(Part(name))
-    return result.parts[-1]
-
-
-def _both(result: DiffResult, kind: str, a: Iterable[str], b: Iterable[str]) -> list[str]:
-    """Names in both, after noting those in one only."""
-    in_a, in_b = dict.fromkeys(a), dict.fromkeys(b)
-    result.only_a += [f"{kind} {name!r}" for name in in_a if name not in in_b]
-    result.only_b += [f"{kind} {name!r}" for name in in_b if name not in in_a]
-    return [name for name in in_a if name in in_b]
 
 
 def _translated(names: list[str], known: list[str]) -> Array:
@@ -107,25 +93,19 @@ def _translated(names: list[str], known: list[str]) -> Array:
     return np.array([ids.get(name, -1) for name in names] + [-1], np.int64)
 
 
-def _compare_parameters(a: Landscape, b: Landscape) -> Part:
-    def content(landscape: Landscape) -> dict[str, Any]:
-        return {
-            "technology": landscape.technology,
-            "tile_size": landscape.tile_size,
-            "channels": list(landscape.channels.values()),
-        }
-
-    left, right = content(a), content(b)
-    different = [key for key in left if left[key] != right[key]]
-    note = "; ".join(f"{key}: {left[key]!r} and {right[key]!r}" for key in different)
-    return Part("parameters", equal=not different, note=note)
+def _parameters(landscape: Landscape) -> dict[str, Any]:
+    return {
+        "technology": landscape.technology,
+        "tile_size": landscape.tile_size,
+        "channels": list(landscape.channels.values()),
+    }
 
 
 def _compare_transforms(result: DiffResult, a: Landscape, b: Landscape, tolerance: _Tolerance) -> None:
     left, right = a.transform, b.transform
-    _both(result, "matrix", _named("transform", left), _named("transform", right))
+    result.both("matrix", _named("transform", left), _named("transform", right))
     if left is not None and right is not None:
-        tolerance.compare(_new(result, "transform"), left, right)
+        tolerance.compare(result.new("transform"), left, right)
 
 
 def _named(name: str, value: object) -> list[str]:
@@ -135,10 +115,10 @@ def _named(name: str, value: object) -> list[str]:
 def _compare_segmentations(result: DiffResult, a: Landscape, b: Landscape, tolerance: _Tolerance, px: float) -> None:
     of = f" of {a.segmentation!r}" if a.segmentation else ""
     cells = _translated(b.cells().names, a.cells().names)
-    _compare_cells(_new(result, f"cells{of}"), a, b, cells, px)
-    genes = _both(result, f"gene{of}", a.genes, b.genes)
+    _compare_cells(result.new(f"cells{of}"), a, b, cells, px)
+    genes = result.both(f"gene{of}", a.genes, b.genes)
     _compare_statistics(result, a, b, genes, of, tolerance)
-    _compare_counts(_new(result, f"counts of {len(genes):,} genes{of}"), a, b, genes, cells, tolerance)
+    _compare_counts(result.new(f"counts of {len(genes):,} genes{of}"), a, b, genes, cells, tolerance)
     _compare_clusters(result, a, b, of)
     _compare_signatures(result, a, b, of, tolerance)
     result.parts.append(compare_outlines(a, b, cells, px, f"outlines{of}"))
@@ -162,8 +142,8 @@ def _compare_statistics(
     result: DiffResult, a: Landscape, b: Landscape, genes: list[str], of: str, tolerance: _Tolerance
 ) -> None:
     left, right = a.meta_gene().loc[genes], b.meta_gene().loc[genes]
-    for name in _both(result, f"statistic{of}", left.columns, right.columns):
-        part = _new(result, f"{name} of genes{of}")
+    for name in result.both(f"statistic{of}", left.columns, right.columns):
+        part = result.new(f"{name} of genes{of}")
         if name == "color":
             part.n_different = int((left[name] != right[name]).sum())
             part.equal = not part.n_different
@@ -185,20 +165,18 @@ def _compare_counts(
             tolerance.compare(one, in_left[left_order], in_right[right_order])
         else:
             one.equal, one.n_different = False, np.setxor1d(left, right).size
-        part.max_difference = max(part.max_difference or 0.0, one.max_difference or 0.0)
-        part.n_different += one.n_different
+        part.include(one)
         if not one.equal:
             different.append(gene)
-    part.equal = not different
     part.note = f"different genes: {listed(different)}" if different else ""
 
 
 def _compare_clusters(result: DiffResult, a: Landscape, b: Landscape, of: str) -> None:
-    part = _new(result, f"clusters{of}")
+    part = result.new(f"clusters{of}")
     left, right = a.clusters(), b.clusters()
     shared = left.index.intersection(right.index)
     part.n_different = sum(x != y for x, y in zip(left[shared], right[shared], strict=True))
-    colors = _new(result, f"colours of clusters{of}")
+    colors = result.new(f"colours of clusters{of}")
     colors.n_different = len(dict(a.cluster_colors().items() ^ b.cluster_colors().items()))
     for one in (part, colors):
         one.equal = not one.n_different
@@ -206,10 +184,10 @@ def _compare_clusters(result: DiffResult, a: Landscape, b: Landscape, of: str) -
 
 def _compare_signatures(result: DiffResult, a: Landscape, b: Landscape, of: str, tolerance: _Tolerance) -> None:
     left, right = a.signatures(), b.signatures()
-    _both(result, "table", _named(f"signatures{of}", left), _named(f"signatures{of}", right))
+    result.both("table", _named(f"signatures{of}", left), _named(f"signatures{of}", right))
     if left is None or right is None:
         return
-    part = _new(result, f"signatures{of}")
+    part = result.new(f"signatures{of}")
     genes, labels = (sorted(set(x) & set(y)) for x, y in ((left.index, right.index), (left.columns, right.columns)))
     if max(left.shape[0], right.shape[0]) > len(genes) or max(left.shape[1], right.shape[1]) > len(labels):
         part.equal, part.note = False, f"of {left.shape} and {right.shape} genes and clusters"
