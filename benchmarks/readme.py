@@ -247,6 +247,45 @@ def many_transcripts(results: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
+def projects(report: dict[str, Any]) -> str:
+    """DeepCell Label projects, beside the original backend."""
+    data, results, machine = report["data"], report["results"], report["machine"]
+    names = {
+        "load": "submission to project, 8 bit",
+        "load, kept": "submission to project, 16 bit kept",
+        "export": "export request to project",
+    }
+    lines = [
+        "### DeepCell Label projects\n",
+        f"Whole processes on {data['frames']} frames of {data['width']} × {data['height']} pixels, {data['channels']} "
+        "channels of 16 bit and labels of one feature, against",
+        "DeepCell Label's own backend (which keeps 16 bit, and whose imports are not counted): medians of "
+        f"{report['arguments']['repetitions']} interleaved runs with",
+        f"{report['arguments']['workers']} threads and `-M {report['arguments']['memory_budget']}` on "
+        f"{machine['usable_cpus']} cores of an {machine['cpu']} ({report['date']}; "
+        "`benchmarks/macro/deepcell_vs_original.py`):",
+        "",
+        "| | original | CPU | peak | atlaswriter | CPU | peak | ratio | of CPU time | bytes |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        *(
+            f"| {names[name]} | {two['seconds']:.1f} s | {two['cpu_seconds']:.1f} s | {format_bytes(two['peak_bytes'])} "
+            f"| {one['seconds']:.2f} s | {one['cpu_seconds']:.2f} s | {format_bytes(one['peak_bytes'])} "
+            f"| **{found['speedup']['seconds']:.1f}×** | {found['speedup']['cpu_seconds']:.1f}× "
+            f"| {found['relative_size']['output_bytes']:.2f} |"
+            for name, found in results.items()
+            for one, two in [(found["atlaswriter"], found["original"])]
+        ),
+        "",
+    ]
+    if large := report.get("large"):
+        lines += [
+            f"{large['frames']} frames of 4096 × 4096 pixels ({format_bytes(large['input_bytes'])}) with `-M 1GiB`: "
+            f"{large['seconds']:.1f} s, peak memory {format_bytes(large['peak_bytes'])}.",
+            "",
+        ]
+    return "\n".join(lines)
+
+
 def section() -> str:
     """All that stands between the marks."""
     folder = ROOT / "benchmarks" / "results"
@@ -257,6 +296,7 @@ def section() -> str:
         encoding(results["encode_genes"]),
         any_size(results),
         landscapes(results),
+        projects(results["deepcell_vs_original"]) if "deepcell_vs_original" in results else "",
     ]
     return "\n".join(part for part in parts if part)
 
