@@ -268,7 +268,8 @@ def projects(report: dict[str, Any]) -> str:
         "| | original | CPU | peak | atlaswriter | CPU | peak | ratio | of CPU time | bytes |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
         *(
-            f"| {names[name]} | {two['seconds']:.1f} s | {two['cpu_seconds']:.1f} s | {format_bytes(two['peak_bytes'])} "
+            f"| {names[name]} | {two['seconds']:.1f} s | {two['cpu_seconds']:.1f} s "
+            f"| {format_bytes(two['peak_bytes'])} "
             f"| {one['seconds']:.2f} s | {one['cpu_seconds']:.2f} s | {format_bytes(one['peak_bytes'])} "
             f"| **{found['speedup']['seconds']:.1f}×** | {found['speedup']['cpu_seconds']:.1f}× "
             f"| {found['relative_size']['output_bytes']:.2f} |"

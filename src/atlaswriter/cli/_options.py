@@ -77,40 +77,47 @@ class NameList(click.ParamType[list[str]]):
         return [line.strip() for line in lines if line.strip()]
 
 
+_RUN = (
+    click.option(
+        "-M",
+        "--memory-budget",
+        "--max-memory",
+        metavar="SIZE",
+        envvar="ATLASWRITER_MEMORY_BUDGET",
+        help="Most memory to use, e.g. 4GiB.  [default: half of what is free]",
+    ),
+    click.option(
+        "-j",
+        "--workers",
+        type=click.IntRange(min=1),
+        envvar="ATLASWRITER_WORKERS",
+        help="Threads.  [default: all usable CPUs]",
+    ),
+    click.option(
+        "--spill-dir",
+        type=FOLDER,
+        envvar="ATLASWRITER_SPILL_DIR",
+        help="Folder for temporary files.  [default: beside OUT]",
+    ),
+    click.option("--progress/--no-progress", default=None, help="Show progress.  [default: on a terminal]"),
+)
+
+_STRATEGY = click.option(
+    "--strategy",
+    type=click.Choice(["auto", "memory", "spill"]),
+    default="auto",
+    show_default=True,
+    help="How expression stored by cell is regrouped by gene; the result is the same.",
+)
+
+
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Memory, workers and progress."""
-    for option in reversed(
-        (
-            click.option(
-                "-M",
-                "--memory-budget",
-                "--max-memory",
-                metavar="SIZE",
-                envvar="ATLASWRITER_MEMORY_BUDGET",
-                help="Most memory to use, e.g. 4GiB.  [default: half of what is free]",
-            ),
-            click.option(
-                "-j",
-                "--workers",
-                type=click.IntRange(min=1),
-                envvar="ATLASWRITER_WORKERS",
-                help="Threads.  [default: all usable CPUs]",
-            ),
-            click.option(
-                "--strategy",
-                type=click.Choice(["auto", "memory", "spill"]),
-                default="auto",
-                show_default=True,
-                help="How expression stored by cell is regrouped by gene; the result is the same.",
-            ),
-            click.option(
-                "--spill-dir",
-                type=FOLDER,
-                envvar="ATLASWRITER_SPILL_DIR",
-                help="Folder for temporary files.  [default: beside OUT]",
-            ),
-            click.option("--progress/--no-progress", default=None, help="Show progress.  [default: on a terminal]"),
-        )
-    ):
+    for option in reversed(_RUN):
         command = option(command)
     return command
+
+
+def regroup_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """As `run_options`, and how data is regrouped."""
+    return run_options(_STRATEGY(command))

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from atlaswriter.cli._options import FOLDER, Bits, NameList, Quantile, as_json, run_options, show_report
+from atlaswriter.cli._options import FOLDER, Bits, NameList, Quantile, as_json, regroup_options, show_report
 from atlaswriter.errors import InputError, Problem
 
 _NONE = "none"
@@ -68,7 +68,7 @@ _OPTIONS = (
 
 def export_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """SOURCE, OUT and everything that an export can be told."""
-    command = run_options(as_json(click.pass_context(command)))
+    command = regroup_options(as_json(click.pass_context(command)))
     for option in reversed(_OPTIONS):
         command = option(command)
     return command

@@ -37,5 +37,4 @@ def command(images: str, out: Path, as_json: bool, **given: Any) -> None:
     """
     from atlaswriter.formats.deepcell.convert import deepcell
 
-    del given["strategy"]
     show_report(deepcell(images, out, **given), as_json)

@@ -32,5 +32,4 @@ def command(request: Path, out: Path, as_json: bool, **given: Any) -> None:
     """
     from atlaswriter.formats.deepcell.exchange import deepcell_export
 
-    del given["strategy"]  # of expression only
     show_report(deepcell_export(request, out, **given), as_json)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from atlaswriter.cli._options import FOLDER, as_json, run_options
+from atlaswriter.cli._options import FOLDER, as_json, regroup_options
 from atlaswriter.errors import OutputError, Problem, Problems
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _ATLAS, _EXPORT = "demo.h5ad", "export"
 @click.option("--cells", type=int, default=20_000, show_default=True, help="Number of cells, at least 100.")
 @click.option("--genes", type=int, default=500, show_default=True, help="Number of genes, at least 20.")
 @click.option("--force", is_flag=True, help="Replace an existing demo.")
-@run_options
+@regroup_options
 @as_json
 @click.pass_context
 def command(

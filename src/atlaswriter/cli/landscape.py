@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from atlaswriter.cli._options import FOLDER, NameList, as_json, run_options, show_report
+from atlaswriter.cli._options import FOLDER, NameList, as_json, regroup_options, show_report
 from atlaswriter.errors import InputError, Problem
 
 
@@ -70,7 +70,7 @@ _OPTIONS = (
 
 
 def _options(command: Any) -> Any:
-    command = run_options(as_json(command))
+    command = regroup_options(as_json(command))
     for option in reversed(_OPTIONS):
         command = option(command)
     return command

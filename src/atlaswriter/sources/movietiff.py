@@ -174,7 +174,8 @@ def _plain(files: TiffSet, hint: Hint) -> Movie:
     file = files.files[files.path][1]
     array: NdArray
     if offset is not None:
-        dtype = _check(page, files, warnings, labels=hint.labels)
+        with reading(name):
+            dtype = _check(page, files, warnings, labels=hint.labels)
         array = InFile(file, offset, shape, dtype.newbyteorder(opened.byteorder), found)
     else:
         with reading(name):

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from atlaswriter.codecs.gzip import zlib_stream
+from atlaswriter.formats.deepcell.channelnames import attribute
 from atlaswriter.sources.base import Array
 
 # What the original writes; small enough that several fit a core's cache.
@@ -216,7 +217,7 @@ def ome_xml(images: Images, creator: str) -> str:
     """The XML that describes the images; characters that XML cannot hold must not be in the names."""
     names = images.names or ("",) * images.n_channels
     channels = "".join(
-        f'<Channel ID="Channel:0:{number}"{_attribute("Name", name) if name else ""} SamplesPerPixel="1"/>'
+        f'<Channel ID="Channel:0:{number}"{attribute("Name", name) if name else ""} SamplesPerPixel="1"/>'
         for number, name in enumerate(names)
     )
     sizes = f'SizeX="{images.width}" SizeY="{images.height}" SizeZ="{images.n_frames}" SizeC="{images.n_channels}"'
@@ -224,15 +225,8 @@ def ome_xml(images: Images, creator: str) -> str:
     return (
         '<?xml version="1.0" encoding="UTF-8"?>'
         f'<OME xmlns="{_NAMESPACE}" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" '
-        f'xsi:schemaLocation="{_NAMESPACE} {_NAMESPACE}/ome.xsd"{_attribute("Creator", creator)}>'
+        f'xsi:schemaLocation="{_NAMESPACE} {_NAMESPACE}/ome.xsd"{attribute("Creator", creator)}>'
         f'<Image ID="Image:0" Name="Image0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="{kind}" {sizes} '
         f'SizeT="1" BigEndian="false" Interleaved="false">{channels}'
         f'<TiffData IFD="0" PlaneCount="{images.n_pages}"/></Pixels></Image></OME>'
     )
-
-
-def _attribute(name: str, value: str) -> str:
-    """An attribute of an element, with as few entities as can be: the client shows them as they are written."""
-    value = value.replace("&", "&amp;").replace("<", "&lt;")
-    quote = "'" if '"' in value and "'" not in value else '"'
-    return f" {name}={quote}{value.replace(quote, '&quot;')}{quote}"

@@ -16,9 +16,6 @@ from atlaswriter.units import parse_bytes
 
 _DTYPES = ("uint8", "keep")
 
-# What XML 1.0 cannot hold, or does not keep in attributes.
-_NOT_IN_XML = re.compile("[\x00-\x1f\x7f\ufffe\uffff\ud800-\udfff]")
-
 
 @dataclass(frozen=True)
 class Options:
@@ -73,8 +70,3 @@ class Options:
             or not all(isinstance(name, str) for name in names)
         ):
             problems.add("channel_names", f"{names!r} is not a list of names")
-
-
-def usable_name(name: str) -> str:
-    """A channel's name without what XML cannot hold."""
-    return _NOT_IN_XML.sub(" ", name).strip()

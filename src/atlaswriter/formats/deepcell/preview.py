@@ -22,8 +22,8 @@ from atlaswriter.sinks import fs
 from atlaswriter.sinks.archive import check_target_file
 from atlaswriter.sinks.folder import target_path
 
-# Frames that are shown: of images up to a size, and of larger ones, whose cells need more room.
-_MOST_SMALL, _SMALL, _MOST_LARGE = 24, 512, 12
+# Frames that are shown, at most, by the longer side of an image in pixels: cells of larger ones need more room.
+_MOST_FRAMES = ((512, 24), (1024, 12), (math.inf, 6))
 
 _MOST_FEATURES = 4
 
@@ -126,7 +126,12 @@ class _Grid:
             slot = (_WIDTH - 2 * _MARGIN + _GAP) // n_columns - _GAP
             if slot >= _LEAST_SLOT or n_columns == 1:
                 every.append(cls(Fit.into(height, width, _MOST_HIGH, slot), n_columns, math.ceil(n / n_columns)))
-        return min(every, key=lambda grid: abs(math.log(grid.size[1] / grid.size[0] / _ASPECT)))
+        return min(every, key=lambda grid: grid.strangeness(n))
+
+    def strangeness(self, n: int) -> float:
+        """How far from a usual page it is, and how many of its places so many frames leave empty."""
+        height, width = self.size
+        return abs(math.log(width / height / _ASPECT)) + 1 - n / (self.n_rows * self.n_columns)
 
     @property
     def slot(self) -> tuple[int, int]:
@@ -173,8 +178,8 @@ def _n_cells(project: Project, frame: int) -> int:
 
 def _chosen(project: Project) -> list[int]:
     """Frames that are shown."""
-    most = _MOST_SMALL if max(project.height, project.width) <= _SMALL else _MOST_LARGE
-    n = min(project.n_frames, most)
+    side = max(project.height, project.width)
+    n = min(project.n_frames, next(most for largest, most in _MOST_FRAMES if side <= largest))
     found: list[int] = np.linspace(0, project.n_frames - 1, n).round().astype(int).tolist()
     return found
 

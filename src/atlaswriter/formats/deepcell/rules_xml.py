@@ -13,6 +13,7 @@ from xml.etree import ElementTree as ET
 
 from atlaswriter.errors import listed
 from atlaswriter.findings import Findings
+from atlaswriter.formats.deepcell.channelnames import is_shown_otherwise
 from atlaswriter.formats.deepcell.ometiff import OME_TYPES
 from atlaswriter.formats.deepcell.rules import noting
 from atlaswriter.sources import ome
@@ -24,9 +25,6 @@ _PREFIXED = re.compile(r"<[\w.-]+:(OME|Image|Pixels|Channel)\b")
 _CHANNEL = re.compile(r"""<Channel((?:\s+[\w:.-]+\s*=\s*(?:"[^"]*"|'[^']*'))*)\s*/?>""")
 _NAME = re.compile(r"""\sName\s*=\s*("[^"]*"|'[^']*')""")
 
-# What becomes a number (letters of an exponent alone do, too), and which of those look the same as before.
-_NUMBER = re.compile(r"[-+]?(?:0x[0-9a-fA-F]+|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|\.?[eE][-+]?[0-9]+)")
-_KEPT = re.compile(r"(?!-0$|-?0\.0{6}|.{17})-?(?:0|[1-9][0-9]*)(?:\.[0-9]*[1-9])?")
 
 _WRITE_AGAIN = "write the image again"
 
@@ -169,14 +167,7 @@ def _survey_names(xml: str, file: str, findings: Findings) -> None:
     raw = [name[1][1:-1] for name in found if name and name[1][1:-1]]
     if len(set(raw)) < len(raw):
         findings.warning("names.unique", file, f"has channels of one name: {listed(raw)}", "give each its own")
-    changed = [name for name in raw if _is_changed(name)]
+    changed = [name for name in raw if is_shown_otherwise(name)]
     if changed:
         text = f"has names that the client shows in another way: {listed(map(ascii, changed))}"
         findings.warning("names.changed", file, text, "avoid & and <, outer spaces, true, false and odd numbers")
-
-
-def _is_changed(raw: str) -> bool:
-    """Whether the client does not show what the XML means."""
-    if "&" in raw or raw != raw.strip() or raw in {"true", "false"}:
-        return True
-    return bool(_NUMBER.fullmatch(raw)) and not _KEPT.fullmatch(raw)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from atlaswriter.errors import listed
+from atlaswriter.formats.deepcell.channelnames import changes
 from atlaswriter.formats.deepcell.job import Job
 from atlaswriter.report import Report
 from atlaswriter.sources.movie import Movie, Submission
@@ -76,6 +77,10 @@ def _warnings(submission: Submission, project: Project) -> list[str]:
     stored = project.image.images.dtype
     if stored.kind == "i" and stored.itemsize < 4:
         found.append(f"the client takes {stored} pixels for unsigned ones: negative values look bright")
+    if other := [name for name in project.image.images.names if changes(name)]:
+        found.append(
+            f"the client shows other names of channels than {listed(other)}: & and < as &amp; and &lt;, 007 as 7"
+        )
     flat = [number for number, scale in enumerate(project.scales) if scale.low is not None and scale.low == scale.high]
     if flat:
         found.append(f"channels {listed(flat)} have one value everywhere, which is stored as 0")

@@ -80,7 +80,8 @@ def means(stack: Stack, frame: int, n_channels: int, fit: Fit) -> NDArray[np.flo
     for channels, rows in _strips(stack, n_channels, fit):
         with np.errstate(over="ignore"):
             pixels = stack.read(frame, channels, rows).astype(np.float32)
-        np.nan_to_num(pixels, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        if stack.dtype.kind == "f":
+            np.nan_to_num(pixels, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
         top = rows.start // fit.factor
         if fit.factor > 1:
             pixels = _averaged(_averaged(pixels, fit.factor, 2), fit.factor, 1)

@@ -14,10 +14,10 @@ from atlaswriter.errors import Problems
 from atlaswriter.formats.deepcell import layout, summary
 from atlaswriter.formats.deepcell.annotations import Annotations
 from atlaswriter.formats.deepcell.blocks import Cut
+from atlaswriter.formats.deepcell.channelnames import usable_name
 from atlaswriter.formats.deepcell.images import ImageWriter
 from atlaswriter.formats.deepcell.job import Job
 from atlaswriter.formats.deepcell.ometiff import OME_TYPES, Images
-from atlaswriter.formats.deepcell.options import usable_name
 from atlaswriter.formats.deepcell.remake import Remade, plan_remake
 from atlaswriter.formats.deepcell.scale import Scale
 from atlaswriter.formats.deepcell.survey import as_values, extremes, present_values
