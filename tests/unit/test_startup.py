@@ -39,7 +39,10 @@ def test_help_loads_click_only():
     assert loaded(code) == ["click"]
 
 
-@pytest.mark.parametrize("verb", ["cellucid", "plan", "check", "info", "diff", "datasets", "demo"])
+@pytest.mark.parametrize(
+    "verb",
+    ["cellucid", "landscape", "deepcell", "deepcell-export", "plan", "check", "info", "diff", "datasets", "demo"],
+)
 def test_help_of_a_verb_loads_no_numbers(verb):
     found = loaded(f"from atlaswriter.cli.main import run; assert run(['{verb}', '--help']) == 0")
     assert found == ["click"]

@@ -169,8 +169,8 @@ def _plain(files: TiffSet, hint: Hint) -> Movie:
         axes, shape = _axes_and_shape(series, page, hint.axes)
         labels = (opened.imagej_metadata or {}).get("Labels") or ()
         told = series.kind not in _UNTOLD or (series.kind == "shaped" and _tells_axes(opened))
-    warnings = _others(opened, name)
-    found = choose(shape, hint, own=axes if told else None, usual=_usual(series, page))
+        warnings, usual = _others(opened, name), _usual(series, page)
+    found = choose(shape, hint, own=axes if told else None, usual=usual)
     file = files.files[files.path][1]
     array: NdArray
     if offset is not None:

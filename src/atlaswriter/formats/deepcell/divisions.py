@@ -13,7 +13,7 @@ import numpy as np
 
 from atlaswriter.errors import Problems
 from atlaswriter.formats.deepcell.cells import Cells
-from atlaswriter.formats.deepcell.jsonlist import Faults, items, load, shown, whole
+from atlaswriter.formats.deepcell.jsonlist import Faults, load, objects, shown, whole
 
 _KEYS = ("parent", "daughters", "t")
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
@@ -43,21 +43,7 @@ class Division:
 
 def parse_divisions(content: bytes, where: str, problems: Problems) -> list[Division] | None:
     """Divisions from JSON, a list of ``{"parent": 1, "daughters": [2, 3], "t": 1}``; None when there is a problem."""
-    faults = Faults(where, "divisions")
-    found: list[Division] = []
-
-    def read() -> None:
-        number = 0
-        for rows in items(content, where):
-            for row in rows:
-                division = _division(row, f"number {number}", faults)
-                found.extend([division] if division else [])
-                number += 1
-
-    n_before = len(problems.found)
-    problems.attempt(read)
-    faults.report(problems)
-    return found if len(problems.found) == n_before else None
+    return objects(content, where, "divisions", _division, problems)
 
 
 def _division(row: Any, name: str, faults: Faults) -> Division | None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from atlaswriter.errors import InputError, Problem, Problems
 from atlaswriter.formats.deepcell.cells import Cells
-from atlaswriter.formats.deepcell.jsonlist import Faults, items, shown, whole
+from atlaswriter.formats.deepcell.jsonlist import Faults, items, objects, shown, whole
 
 _COLOR = re.compile(r"#[0-9A-Fa-f]{6}")
 _VECTORS_AT_ONCE = 1 << 10
@@ -51,21 +51,7 @@ _KEYS = tuple(CellType.__dataclass_fields__)
 
 def parse_cell_types(content: bytes, where: str, problems: Problems) -> list[CellType] | None:
     """Types from JSON, a list of objects with the keys of `CellType`; None when there is a problem."""
-    faults = Faults(where, "types")
-    found: list[CellType] = []
-
-    def read() -> None:
-        number = 0
-        for rows in items(content, where):
-            for row in rows:
-                one = _cell_type(row, f"number {number}", faults)
-                found.extend([one] if one else [])
-                number += 1
-
-    n_before = len(problems.found)
-    problems.attempt(read)
-    faults.report(problems)
-    return found if len(problems.found) == n_before else None
+    return objects(content, where, "types", _cell_type, problems)
 
 
 def _cell_type(row: Any, name: str, faults: Faults) -> CellType | None:

@@ -6,12 +6,14 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atlaswriter.errors import InputError, Problem, Problems
+
+T = TypeVar("T")
 
 # Bytes parsed at once, which take some 20 times as much as Python's objects. Measured: 64 KiB to 4 MiB are as fast.
 _PIECE = 1 << 18
@@ -157,3 +159,38 @@ class Faults:
     def warn(self, warnings: list[str]) -> None:
         """Add a warning for every kind."""
         warnings.extend(str(Problem(self._where, found, remedy)) for found, remedy in self._lines())
+
+
+def objects(
+    content: bytes, where: str, rows: str, read: Callable[[Any, str, Faults], T | None], problems: Problems
+) -> list[T] | None:
+    """What the items of a JSON list stand for.
+
+    Parameters
+    ----------
+    content
+        The list.
+    where, rows
+        As of `Faults`.
+    read
+        Makes one of an item, its name, and the faults, to which it adds what is wrong with it; None then.
+    problems
+        Everything that is wrong is added.
+
+    Returns
+    -------
+    list or None
+        None when there is a problem.
+    """
+    faults, found = Faults(where, rows), list[T]()
+
+    def all_of_them() -> None:
+        every = (item for some in items(content, where) for item in some)
+        for number, item in enumerate(every):
+            one = read(item, f"number {number}", faults)
+            found.extend([] if one is None else [one])
+
+    n_before = len(problems.found)
+    problems.attempt(all_of_them)
+    faults.report(problems)
+    return found if len(problems.found) == n_before else None

@@ -27,6 +27,9 @@ MEMBERS = (SPOTS, DIVISIONS, CELL_TYPES, CELLS, EMBEDDINGS)
 # What the server adds to an export; the client ignores it.
 EXPORTED = (CHANNELS,)
 
+# Bytes of a table beyond which it is not read: cells.json takes some 45 a row.
+MOST_TABLE_BYTES = 1 << 30
+
 
 def signs() -> tuple[str, ...]:
     """Members that show that a zip is a project."""

@@ -6,12 +6,10 @@ from os import PathLike
 from pathlib import Path
 
 from atlaswriter.errors import InputError, Problem, Problems, listed
+from atlaswriter.formats.deepcell import layout
 from atlaswriter.sources.archives import Archive, archive_kind
 from atlaswriter.sources.files import File
 from atlaswriter.sources.unpacked import Unpacker
-
-# Tables are read at once; the cells of ten million rows have some 600 MB.
-_MOST_TABLE = 1 << 30
 
 
 def open_zip(path: str | PathLike[str], unpacker: Unpacker, what: str) -> Archive:
@@ -35,5 +33,5 @@ def refuse_missing(archive: Archive, needed: tuple[str, ...]) -> None:
 def tables(archive: Archive, names: tuple[str, ...], problems: Problems) -> dict[str, tuple[str, bytes]]:
     """Contents of those members that are there, as `Submission` has them."""
     there = [name for name in names if name in archive.names]
-    found = {name: problems.attempt(archive.read_small, name, _MOST_TABLE) for name in there}
+    found = {name: problems.attempt(archive.read_small, name, layout.MOST_TABLE_BYTES) for name in there}
     return {name: (f"{archive.where}: {name}", content) for name, content in found.items() if content is not None}

@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# A movie of 100 frames with 100,000 cells each has some 500 MB of cells.
-_MOST_TABLE = 1 << 30
 
 _BIG_TIFF = (b"II+\0", b"MM\0+")
 
@@ -304,7 +302,7 @@ class Project:
         if layout.SPOTS not in self._archive.names:
             return None
         with refused("zip.crc"):
-            content = self._archive.read_small(layout.SPOTS, _MOST_TABLE)
+            content = self._archive.read_small(layout.SPOTS, layout.MOST_TABLE_BYTES)
         return spot_table(content, self._where(layout.SPOTS))
 
     def _where(self, name: str) -> str:
@@ -314,7 +312,7 @@ class Project:
         """A member by its parser, whose problems are refused."""
         problems = Problems()
         with refused("zip.crc"):
-            content = self._archive.read_small(name, _MOST_TABLE)
+            content = self._archive.read_small(name, layout.MOST_TABLE_BYTES)
         with refused(_RULES[name]):
             found = parse(content, self._where(name), problems, *more)
             problems.raise_if_any()

@@ -11,13 +11,12 @@ from atlaswriter.codecs.crc import crc32
 from atlaswriter.engine.run import Team
 from atlaswriter.errors import InputError, Problem, Problems
 from atlaswriter.findings import EXPORT_AGAIN, Findings
+from atlaswriter.formats.deepcell import layout
 from atlaswriter.sources.files import File
 from atlaswriter.sources.members import Member, content_offset
 from atlaswriter.sources.unpacked import Unpacker, inflated, stored_pieces
 from atlaswriter.units import format_bytes
 
-# Tables are parsed in memory; one of ten million cells has 500 MB.
-_MOST_BYTES = 1 << 30
 
 _COPY_AGAIN = "copy it again from where it was complete, or export again"
 
@@ -51,8 +50,10 @@ class Survey:
         member = self.members.get(name)
         if member is None:
             return None
-        if member.size > _MOST_BYTES:
-            found = f"has {format_bytes(member.size)}, more than the {format_bytes(_MOST_BYTES)} that are read"
+        if member.size > layout.MOST_TABLE_BYTES:
+            found = (
+                f"has {format_bytes(member.size)}, more than the {format_bytes(layout.MOST_TABLE_BYTES)} that are read"
+            )
             self.findings.error("zip.size", name, found, "leave out what is not needed")
             return None
         with noting(self.findings, "zip.crc", name):
