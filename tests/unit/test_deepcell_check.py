@@ -464,7 +464,7 @@ def test_strips_that_claim_more_than_they_hold_take_no_memory(tmp_path):
 def test_limits_of_what_is_read(tmp_path, monkeypatch):
     path = written(tmp_path, sound(), stored=())
     with monkeypatch.context() as patch:
-        patch.setattr("atlaswriter.formats.deepcell.rules._MOST_BYTES", 100)
+        patch.setattr("atlaswriter.formats.deepcell.layout.MOST_TABLE_BYTES", 100)
         assert rules(check(path)) == {(E, "zip.size")}
     with monkeypatch.context() as patch:
         patch.setattr("atlaswriter.formats.deepcell.rules_members.LIMIT", 500)

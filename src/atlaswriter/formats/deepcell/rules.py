@@ -17,7 +17,6 @@ from atlaswriter.sources.members import Member, content_offset
 from atlaswriter.sources.unpacked import Unpacker, inflated, stored_pieces
 from atlaswriter.units import format_bytes
 
-
 _COPY_AGAIN = "copy it again from where it was complete, or export again"
 
 
