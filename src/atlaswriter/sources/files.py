@@ -33,8 +33,9 @@ class File:
         self.name = str(path) if name is None else name
         try:
             self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        except OSError as error:
-            raise InputError(Problem(self.name, f"cannot be read ({error.strerror})", "check the path")) from error
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(Problem(self.name, f"cannot be read ({reason})", "check the path")) from error
         weakref.finalize(self, os.close, self._descriptor)
         self.size = os.fstat(self._descriptor).st_size - offset if size is None else size
         self._lock = threading.Lock()

@@ -30,7 +30,7 @@ _MOST_MEMBERS = 100_000
 # Python reads a list of members, or a long name, at once.
 _MOST_LIST_BYTES = 16 << 20
 
-_LOCAL = struct.Struct("<4s22xHH")
+_LOCAL, _LISTED = struct.Struct("<4s22xHH"), b"PK\1\2"
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
 _BLOCK = tarfile.BLOCKSIZE
 
@@ -150,9 +150,11 @@ def zip_members(file: File) -> list[Member]:
             problems.add(where, f"is said to hold {info.file_size} bytes in {stored}", _CUT_SHORT)
         elif info.header_offset < 0 or info.header_offset + _LOCAL.size + stored > ends[info.header_offset]:
             problems.add(where, "shares bytes with another member", _CUT_SHORT)
+        elif _LISTED in info.comment or _LISTED in info.extra:
+            problems.add(where, "has a comment that hides other members", _CUT_SHORT)
     _refuse_names([info.orig_filename for info in found], file, problems)
     problems.raise_if_any()
-    return [
+    members = [
         Member(
             *(_plain(info.orig_filename), info.header_offset, info.file_size, info.compress_size),
             *(info.compress_type == DEFLATED, info.CRC, ends[info.header_offset]),
@@ -160,6 +162,11 @@ def zip_members(file: File) -> list[Member]:
         for info in found
         if not info.is_dir() and not is_junk(info.orig_filename)
     ]
+    # Also of those that nobody opens: a damaged name makes a file one that is not known.
+    for member in members:
+        problems.attempt(content_offset, file, member)
+    problems.raise_if_any()
+    return members
 
 
 def _ends(found: Sequence[zipfile.ZipInfo], end: int) -> dict[int, int]:

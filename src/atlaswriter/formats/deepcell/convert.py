@@ -84,8 +84,15 @@ def deepcell(
         from atlaswriter.formats.deepcell.write import export
         from atlaswriter.sources.submission import OpenSubmission, Options
 
-        reading = Options(axes, label_axes, job.options.most_downloaded, job.options.timeout)
+        done = 0
+
+        def tell(size: int, _: int | None) -> None:
+            nonlocal done
+            job.progress.add(size - done if size >= done else size)  # less: another download
+            done = size
+
+        reading = Options(axes, label_axes, job.options.most_downloaded, job.options.timeout, tell)
         with ExitStack() as stack:
-            with job.report.phase("open"):
+            with job.report.phase("open"), job.progress.phase("open", 0):
                 given = stack.enter_context(OpenSubmission(images, labels, scratch=job.sink.scratch, options=reading))
             return export(job, given.submission, given)

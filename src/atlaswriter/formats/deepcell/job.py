@@ -14,6 +14,7 @@ from atlaswriter.engine.resources import Resources
 from atlaswriter.errors import Problems
 from atlaswriter.formats.deepcell import layout
 from atlaswriter.formats.deepcell.options import Options
+from atlaswriter.progress import Progress
 from atlaswriter.report import Report
 from atlaswriter.sinks.archive import ArchiveSink, check_target_file
 from atlaswriter.sinks.folder import target_path
@@ -28,6 +29,7 @@ class Job:
     budget: Budget
     report: Report
     sink: ArchiveSink
+    progress: Progress
 
 
 @contextmanager
@@ -61,7 +63,8 @@ def opened(given: Mapping[str, Any], inputs: Iterable[object]) -> Iterator[Job]:
     budget = Budget(resources.memory_budget)
     spill_dir = None if resources.spill_dir is None else Path(resources.spill_dir)
     with ArchiveSink(target, force=options.force, spill_dir=spill_dir) as sink:
-        yield Job(options, resources, budget, Report(str(target), "deepcell label"), sink)
+        report, progress = Report(str(target), "deepcell label"), Progress(resources.progress)
+        yield Job(options, resources, budget, report, sink, progress)
 
 
 def _refuse_inputs(target: Path, inputs: Iterable[object], problems: Problems) -> None:

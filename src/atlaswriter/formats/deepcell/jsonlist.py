@@ -154,7 +154,7 @@ class Faults:
     def report(self, problems: Problems) -> None:
         """Add a problem for every kind."""
         for found, remedy in self._lines():
-            problems.add(self._where, found, remedy)
+            problems.add(self._where, found, remedy or f"correct these {self._rows}, or leave them out")
 
     def warn(self, warnings: list[str]) -> None:
         """Add a warning for every kind."""

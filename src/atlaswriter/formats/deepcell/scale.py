@@ -54,15 +54,19 @@ class Scale:
     low, high
         What becomes 0 and 255: a value ``v`` is stored as ``floor((v - low) / (high - low) * 255 + 0.5)``. A channel of
         one value is stored as 0. None: values are stored as they are.
+    n_missing
+        Values that are not finite: NaN is stored as 0, infinities as the limits.
     """
 
     low: float | None = None
     high: float | None = None
+    n_missing: int = 0
 
     @classmethod
     def between(cls, extremes: Extremes) -> Scale:
         """From the smallest to the largest value."""
-        return cls(extremes.low, extremes.high) if extremes.low <= extremes.high else cls(0.0, 0.0)
+        found = (extremes.low, extremes.high) if extremes.low <= extremes.high else (0.0, 0.0)
+        return cls(*found, extremes.n_missing)
 
     def apply(self, values: Array) -> Array:
         """Some pixels as they are stored, C-contiguous as they are."""

@@ -81,6 +81,8 @@ def _warnings(submission: Submission, project: Project) -> list[str]:
         found.append(
             f"the client shows other names of channels than {listed(other)}: & and < as &amp; and &lt;, 007 as 7"
         )
+    if n_missing := sum(scale.n_missing for scale in project.scales):
+        found.append(f"{n_missing:,} pixels are not finite: NaN is stored as 0, infinities as 0 and 255")
     flat = [number for number, scale in enumerate(project.scales) if scale.low is not None and scale.low == scale.high]
     if flat:
         found.append(f"channels {listed(flat)} have one value everywhere, which is stored as 0")

@@ -23,7 +23,6 @@ from atlaswriter.formats.deepcell.scale import Scale
 from atlaswriter.formats.deepcell.survey import as_values, extremes, present_values
 from atlaswriter.formats.deepcell.values import Present
 from atlaswriter.formats.deepcell.warmup import wanted_kernels
-from atlaswriter.progress import Progress
 from atlaswriter.report import Report
 from atlaswriter.sources.base import Array
 from atlaswriter.sources.movie import Blank, Movie, Submission
@@ -93,15 +92,15 @@ def export(job: Job, submission: Submission, given: Given, *, lenient: bool = Fa
     OutputError
         The project cannot be written; the target is as it was.
     """
-    report, progress = job.report, Progress(job.resources.progress)
+    report = job.report
     with report.phase("kernels"):
         warm_up(wanted_kernels(submission, keep=job.options.keep))
     job.budget.settle()
     workers = job.resources.workers or usable_cpus()
     job.budget.set_aside(workers * _WORKER_BYTES + given.held, "threads and members of archives")
     with Team(workers, job.budget) as team:
-        project = _checked(job, submission, team, progress, lenient=lenient)
-        is_big = _write(job, project, team, progress)
+        project = _checked(job, submission, team, lenient=lenient)
+        is_big = _write(job, project, team)
     with report.phase("publish"):
         given.verify()
         job.sink.publish()
@@ -116,7 +115,7 @@ def export(job: Job, submission: Submission, given: Given, *, lenient: bool = Fa
     return report
 
 
-def _checked(job: Job, submission: Submission, team: Team, progress: Progress, *, lenient: bool) -> Project:
+def _checked(job: Job, submission: Submission, team: Team, *, lenient: bool) -> Project:
     """Everything that is to be known before the first pixel is written."""
     problems, images = Problems(), submission.images
     n_frames, _, height, width = images.stack.shape
@@ -129,9 +128,9 @@ def _checked(job: Job, submission: Submission, team: Team, progress: Progress, *
     kept = _layout(labels, np.dtype(np.int32))
     image_cut, label_cut = Cut.of(images.stack, stored.strip_rows), Cut.of(labels.stack, kept.strip_rows)
     size = image_cut.content_bytes + label_cut.content_bytes
-    with job.report.phase("look through", size), progress.phase("look through", size):
-        present = present_values(labels, label_cut, team, progress)
-        scales = _scales(images, image_cut, job, team, progress)
+    with job.report.phase("look through", size), job.progress.phase("look through", size):
+        present = present_values(labels, label_cut, team, job.progress)
+        scales = _scales(images, image_cut, job, team)
     remade = _remade(present, annotations, labels, problems, lenient=lenient)
     problems.raise_if_any()
     return Project(
@@ -205,20 +204,20 @@ def _layout(movie: Movie, dtype: np.dtype) -> Images:
     return Images(n_channels, n_frames, height, width, dtype, movie.names)
 
 
-def _scales(images: Movie, cut: Cut, job: Job, team: Team, progress: Progress) -> list[Scale]:
+def _scales(images: Movie, cut: Cut, job: Job, team: Team) -> list[Scale]:
     if job.options.keep or images.stack.dtype == np.uint8:
-        progress.add(cut.content_bytes)
+        job.progress.add(cut.content_bytes)
         return [Scale()] * images.stack.shape[1]
-    return [Scale.between(found) for found in extremes(images, cut, team, progress)]
+    return [Scale.between(found) for found in extremes(images, cut, team, job.progress)]
 
 
-def _write(job: Job, project: Project, team: Team, progress: Progress) -> list[str]:
+def _write(job: Job, project: Project, team: Team) -> list[str]:
     """Write all members; names of those that became BigTIFFs."""
-    report, sink, is_big = job.report, job.sink, []
+    report, sink, is_big = job.report, job.sink, list[str]()
     for name, writer in ((layout.IMAGE, project.image), (layout.LABELS, project.labels)):
         size = writer.cut.content_bytes
-        with report.phase(name, size), progress.phase(name, size):
-            if writer.write(name, team, sink, progress):
+        with report.phase(name, size), job.progress.phase(name, size):
+            if writer.write(name, team, sink, job.progress):
                 is_big.append(name)
     with report.phase("tables"):
         for name, content in _tables(project):
