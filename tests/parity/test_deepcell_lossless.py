@@ -38,6 +38,7 @@ SAID = {
     "png_RGBA.png": ["its transparency is left out"],
     "png_LA.png": ["its transparency is left out"],
     "png_1.png": ["its 1-bit values are stretched to 0 to 255"],
+    "labels_bool": ["cells that do not touch get numbers of their own by scipy.ndimage.label"],
 }
 
 

@@ -470,9 +470,8 @@ def test_name_in_front_differs(tmp_path, unpacker):
     def change(content):
         content[30:33] = b"xyz"
 
-    archive = Archive(corrupted(tmp_path / "a.zip", change), unpacker)
     with pytest.raises(InputError, match="has another name in front of it: b'xyz'"):
-        archive.open("abc")
+        Archive(corrupted(tmp_path / "a.zip", change), unpacker)
 
 
 def test_no_header_where_one_should_be(tmp_path, unpacker):
@@ -481,10 +480,8 @@ def test_no_header_where_one_should_be(tmp_path, unpacker):
     def change(content):
         struct.pack_into("<H", content, 28, 60_000)
 
-    archive = Archive(corrupted(tmp_path / "a.zip", change), unpacker)
-    with pytest.raises(InputError, match="is not where the list of members says"):
-        archive.read_small("abc", 10)
-    assert archive.read_small("d", 10) == b"2"
+    with pytest.raises(InputError, match="abc: is not where the list of members says"):
+        Archive(corrupted(tmp_path / "a.zip", change), unpacker)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -119,8 +119,8 @@ def test_what_is_usual():
 @pytest.mark.parametrize(
     ("shape", "found"),
     [
-        ((40, 50, 3), "may be one colour image or 40 narrow frames → give axes='YXC' or axes='TYX'"),
-        ((40, 50, 4), "may be one colour image"),
+        ((40, 50, 3), "may be one image of 3 channels or 40 narrow frames → give axes='YXC' or axes='TYX'"),
+        ((40, 50, 4), "may be one image of"),
         ((5, 2, 400, 500), "500 channels in the last place are unlikely → give axes='TCYX'"),
         ((5, 2, 30, 20), "20 channels in the last place"),
         ((1, 5, 2, 40, 50), "has 5 dimensions .* → tell the order"),

@@ -3,6 +3,7 @@
 import functools
 import json
 import threading
+import zipfile
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -207,7 +208,7 @@ def test_wrong_options_are_told_at_once(out):
     ("images", "labels", "options", "told"),
     [
         (np.zeros((5, 9, 8, 3, 2)), None, {}, "has 5 dimensions"),
-        (np.zeros((20, 30, 3)), None, {}, "may be one colour image"),
+        (np.zeros((20, 30, 3)), None, {}, "may be one image of"),
         (np.zeros((2, 9, 8)), None, {"axes": "TCYX"}, "fit in several ways"),
         (np.zeros((2, 9, 8)), None, {"axes": "TYY"}, "twice"),
         (np.zeros((2, 9, 8)), None, {"axes": "TY"}, "lack X or Y"),
@@ -320,13 +321,44 @@ def test_pickles_are_never_loaded(out, tmp_path):
 
 
 def test_an_existing_file_stays(files, out):
-    out.write_text("mine")
+    out.write_bytes((files / "project.zip").read_bytes())
     assert "already exists" in str(refused(files / "X.npy", out))
     refused(np.zeros(3), out, force=True)
-    assert out.read_text() == "mine"
+    assert out.read_bytes() == (files / "project.zip").read_bytes()
     write(files / "X.npy", out, force=True)
     assert aw.check(out).ok
     assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+@pytest.mark.parametrize("content", [b"my masks", b"II*\0", None])
+def test_only_projects_are_replaced(files, out, content):
+    """Whoever forgets --labels names the labels for the output."""
+    if content is None:
+        with zipfile.ZipFile(out, "w") as archive:
+            archive.writestr("thesis.txt", "years of work")
+        content = out.read_bytes()
+    out.write_bytes(content)
+    assert "is no DeepCell Label project, and would be lost" in str(refused(files / "X.npy", out, force=True))
+    assert out.read_bytes() == content
+    out.write_bytes(b"")
+    write(files / "X.npy", out, force=True)
+
+
+def test_doubtful_labels_are_said(out):
+    image = np.zeros((1, 40, 50), np.uint8)
+    mask = np.zeros((1, 40, 50), bool)
+    mask[:, 3:9, 3:9] = True
+    assert "one cell of all" in str(write(image, out, mask, force=True).warnings)
+    assert "one cell of all" in str(write(image, out, mask * np.uint8(255), force=True).warnings)
+    assert write(image, out, mask * np.uint8(7), force=True).warnings == []
+    exchanged = np.arange(2000, dtype=np.uint16).reshape(1, 40, 50)
+    assert "exchanged with the labels?" in str(write(image, out, exchanged, force=True).warnings)
+
+
+def test_the_limits_are_numbers_too(out):
+    image = np.arange(2000, dtype=np.uint16).reshape(1, 1, 40, 50) + 5
+    assert write(image, out, axes="TCYX").contents["limits"] == [[5, 2004]]
+    assert "limits" not in write(image, out, axes="T, C, Y, X", image_dtype="keep", force=True).contents
 
 
 def test_targets_that_cannot_be(files, tmp_path):

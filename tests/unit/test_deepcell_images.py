@@ -85,11 +85,24 @@ def test_bigtiff_where_offsets_need_it(dtype, tmp_path, monkeypatch):
     np.testing.assert_array_equal(found.reshape(pixels.shape), pixels)
 
 
-def test_a_classic_file_may_end_at_its_limit(monkeypatch):
-    pixels = random_pixels((1, 2, 9, 9), "u2")
-    classic, _ = written(pixels)
-    monkeypatch.setattr(ometiff, "_CLASSIC_END", len(classic))
-    assert not written(pixels)[1]
+def test_offsets_beyond_4_gib(tmp_path):
+    """Strips of a file with a hole of 4 GiB in front of them."""
+    pixels = random_pixels((2, 1, 9, 9), "u2")
+    images = Images(2, 1, 9, 9, pixels.dtype)
+    pages, path, start = Pages(images, "test"), tmp_path / "large.ome.tiff", 2**32 + 1000
+    with path.open("wb") as file:
+        file.seek(start)
+        for channel in range(2):
+            strip = compressed(pixels[channel, 0])
+            pages.note(channel, 0, 0, offset=file.tell(), size=len(strip))
+            file.write(strip)
+        ending, header = pages.ending(file.tell())
+        file.write(ending)
+        file.seek(0)
+        file.write(header)
+    assert Pages.is_big(header)
+    with tifffile.TiffFile(path) as file:
+        np.testing.assert_array_equal(file.series[0].asarray().reshape(pixels.shape), pixels)
 
 
 def test_a_missing_strip_is_noticed():

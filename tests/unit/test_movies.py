@@ -265,7 +265,7 @@ def test_what_is_refused():
         "objects": (np.full((3, 3), None), "dtype object"),
         "records": (np.zeros((3, 3), [("a", "u1")]), "dtype"),
         "empty": (np.zeros((3, 0, 3)), "is empty"),
-        "colour": (np.zeros((30, 40, 3)), "may be one colour image"),
+        "colour": (np.zeros((30, 40, 3)), "may be one image of"),
         "masked": (np.ma.zeros((30, 40)), "is a masked array"),
     }.values():
         with pytest.raises(InputError, match=found):
@@ -377,7 +377,7 @@ def test_pages_are_frames(tmp_path, compression):
     # Pages as narrow as this are no colours.
     narrow = movie_of((7, 1, 20, 3))
     assert_movie(open_movie(tiff(tmp_path, narrow[:, 0], metadata=None, compression=compression)), narrow)
-    with pytest.raises(InputError, match="may be one colour image"):
+    with pytest.raises(InputError, match="may be one image of"):
         open_movie(tiff(tmp_path, narrow[:, 0], compression=compression))
     told = {"metadata": {"axes": "CYX"}, "compression": compression}
     assert_movie(open_movie(tiff(tmp_path, expected[:, 0], **told)), expected.transpose(1, 0, 2, 3))
@@ -436,8 +436,13 @@ def test_pyramids_and_further_images(tmp_path):
 def test_colours_that_are_no_brightness(tmp_path):
     image = movie_of(dtype="u1")[0, 0]
     table = np.zeros((3, 256), "u2")
-    with pytest.raises(InputError, match=r"stored inverted \(WhiteIsZero\) → invert it"):
-        open_movie(tiff(tmp_path, image, photometric="miniswhite"))
+    inverted = open_movie(tiff(tmp_path, image, photometric="miniswhite"))
+    assert_movie(inverted, image[np.newaxis, np.newaxis])
+    assert ["says that 0 is white" in text for text in inverted.warnings] == [True]
+    lossy = tiff(tmp_path, image, compression="jpeg")
+    assert open_movie(lossy).stack.dtype == np.uint8
+    with pytest.raises(InputError, match="compressed as JPEG or WebP, which does not keep numbers"):
+        open_movie(lossy, as_labels=True)
     palette = tiff(tmp_path, image, photometric="palette", colormap=table)
     with pytest.raises(InputError, match="is coloured by PALETTE"):
         open_movie(palette)

@@ -501,7 +501,9 @@ def test_everything_wrong_is_told_at_once(put, given, tmp_path):
         given([tmp_path / "a.tif", tmp_path / "b.tif"], [put(b"nothing")])
 
 
-@pytest.mark.parametrize("source", [[], 3, object(), {"X": IMAGE}, b"path"], ids=str)
+@pytest.mark.parametrize(
+    "source", [[], 3, object(), {"X": IMAGE}, b"path"], ids=["list", "int", "object", "dict", "bytes"]
+)
 def test_what_cannot_be_given(given, source):
     for role in ({"images": source}, {"images": IMAGE, "labels": source}):
         with pytest.raises(InputError, match=r"images|labels"):

@@ -17,6 +17,8 @@ _ORDER = "TCYX"
 # numpy has no more; of so many that have size 1 all ways to leave some out are looked at.
 _MOST_DIMENSIONS, _MOST_TRIED = 64, 16
 # More channels than this, or than rows or columns, in the last place are taken for columns.
+# Of three dimensions the last is in doubt where it is so small, and the others so many times larger.
+_FEW_CHANNELS, _WIDER = 10, 8
 _MOST_CHANNELS = 64
 # Letters tried in turn for a segmentation, by its number of dimensions.
 _OF_LABELS = {2: ("YX",), 3: ("TYX", "YXC", "CYX"), 4: ("TYXC", "CTYX", "TCYX")}
@@ -246,8 +248,9 @@ def _assumed(shape: tuple[int, ...], usual: str | None, hint: Hint) -> Reading:
             frames, _, rows, columns = reading.sizes(shape)
             if (frames, rows, columns) == hint.like:
                 return reading
-    elif doubtful and n == 3 and shape[2] in (3, 4) and min(shape[:2]) > 4:
-        found = f"has the shape {_shown(shape)}, which may be one colour image or {shape[0]} narrow frames"
+    elif doubtful and n == 3 and _may_be_channels(shape):
+        may = f"may be one image of {shape[2]} channels or {shape[0]} narrow frames"
+        found = f"has the shape {_shown(shape)}, which {may}"
         raise InputError(Problem(where, found, "give axes='YXC' or axes='TYX'"))
     elif doubtful and n == 4 and shape[3] > min(_MOST_CHANNELS, *shape[1:3]):
         found = f"has the shape {_shown(shape)}, where {shape[3]} channels in the last place are unlikely"
@@ -255,3 +258,9 @@ def _assumed(shape: tuple[int, ...], usual: str | None, hint: Hint) -> Reading:
             Problem(where, found, "give axes='TCYX', 'CTYX' or what it is, or 'TYXC' if they are channels")
         )
     return replace(_by_letters(usual), assumed="T" in usual)
+
+
+def _may_be_channels(shape: tuple[int, ...]) -> bool:
+    """Whether the last of three dimensions may count colours or channels as well as columns."""
+    narrow, others = shape[2], min(shape[:2])
+    return (narrow in (3, 4) and others > 4) or (narrow <= _FEW_CHANNELS and others >= _WIDER * narrow)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import os
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -78,7 +79,8 @@ def download(url: str, folder: Path, *, limit: int, timeout: float, progress: Pr
     path = Path(name)
     try:
         with os.fdopen(descriptor, "wb", buffering=0) as file, _opened(request, timeout, where) as response:
-            _fetch(response, file, limit, progress or (lambda _done, _whole: None), where)
+            free = shutil.disk_usage(folder).free
+            _fetch(response, file, limit, free, progress or (lambda _done, _whole: None), where)
     except BaseException as error:
         with suppress(OSError):
             path.unlink()
@@ -143,7 +145,9 @@ def _opened(request: urllib.request.Request, timeout: float, where: str) -> http
     return response
 
 
-def _fetch(response: http.client.HTTPResponse, file: IO[bytes], limit: int, progress: Progress, where: str) -> None:
+def _fetch(
+    response: http.client.HTTPResponse, file: IO[bytes], limit: int, free: int, progress: Progress, where: str
+) -> None:
     whole = response.length  # None where the server does not tell
     encoding = response.headers.get("Content-Encoding", "identity").lower()
     if encoding != "identity":
@@ -151,6 +155,9 @@ def _fetch(response: http.client.HTTPResponse, file: IO[bytes], limit: int, prog
     if whole is not None and whole > limit:
         found = f"has {format_bytes(whole)}, more than the {format_bytes(limit)} allowed"
         raise InputError(Problem(where, found, _SMALLER))
+    if whole is not None and whole > free:
+        found = f"has {format_bytes(whole)}, and {format_bytes(free)} are free on the disk"
+        raise InputError(Problem(where, found, "free some space, or choose another folder for temporary files"))
     n = 0
     while piece := response.read(min(_PIECE_BYTES, limit + 1 - n)):
         n += len(piece)

@@ -28,6 +28,8 @@ from atlaswriter.sources.tiffset import TiffSet, reading
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 _WHITE_IS_ZERO, _GREY, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
+# JPEG in its three forms, and WebP.
+_LOSSY = (6, 7, 33007, 50001)
 _SHOWN = (_GREY, _RGB, _PALETTE, _YCBCR)
 
 # The tag that holds OME-XML, and what ImageJ and tifffile write about axes.
@@ -251,10 +253,12 @@ def _check(page: tifffile.TiffPage, files: TiffSet, warnings: list[str], *, labe
     numbers = labels or files.file(files.path).is_imagej
     dtype = checked_dtype(page.dtype or np.dtype(object), name)
     photometric = int(page.photometric)
+    if int(page.compression) in _LOSSY and labels:
+        found = "is compressed as JPEG or WebP, which does not keep numbers as they were"
+        raise InputError(Problem(name, found, "save the labels again without, or with deflate"))
     if photometric == _WHITE_IS_ZERO:
-        remedy = "invert it and save it again with MinIsBlack"
-        raise InputError(Problem(name, "is stored inverted (WhiteIsZero)", remedy))
-    if photometric not in _SHOWN or (photometric == _PALETTE and not numbers):
+        warnings.append(f"{name}: says that 0 is white; its numbers are taken as they are stored")
+    elif photometric not in _SHOWN or (photometric == _PALETTE and not numbers):
         found = f"is coloured by {getattr(page.photometric, 'name', photometric)}"
         raise InputError(Problem(name, found, "convert it to grey or RGB"))
     if photometric == _PALETTE:

@@ -14,7 +14,7 @@ from xml.etree import ElementTree as ET
 from atlaswriter.errors import InputError, Problem, listed
 
 # Limits on what is believed: real files have some thousands of planes and some hundred kB.
-_MOST_PLANES = 100_000
+_MOST_PLANES = 1 << 20
 _LONGEST = 64 << 20
 
 _DECLARATION = re.compile(r"<!\s*(DOCTYPE|ENTITY)", re.IGNORECASE)

@@ -97,7 +97,7 @@ class Streamed(File):
         """Let go of everything; reading fails from then on."""
         with self._turn:
             self._coming, self._pieces, self._unpack = _nothing(), _nothing, self._refuse
-            self._window = self._window[:0]
+            self._window = np.empty(0, np.uint8)
 
     def _refuse(self) -> File:
         raise InputError(Problem(self.name, "was closed while it was still read"))
@@ -153,7 +153,7 @@ class Streamed(File):
         with self._turn:
             if self._whole is None:
                 self._whole = self._unpack()
-                self._coming, self._window = _nothing(), self._window[:0]
+                self._coming, self._window = _nothing(), np.empty(0, np.uint8)
             return self._whole
 
 

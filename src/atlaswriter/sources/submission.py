@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -209,8 +208,7 @@ class _Reader:
 
     def _downloaded(self, url: str) -> Path:
         folder, options = self._unpacker.folder, self._options
-        limit = min(options.limit, shutil.disk_usage(folder).free)
-        path = download(url, folder, limit=limit, timeout=options.timeout, progress=options.progress)
+        path = download(url, folder, limit=options.limit, timeout=options.timeout, progress=options.progress)
         return self._unpacker.own(path)
 
     def _of_path(self, path: Path, role: Role, where: str) -> _Found:

@@ -82,6 +82,13 @@ class Annotations:
             self.warnings.append(str(Problem(where, found, "leave one of them out")))
         self.sources[layout.DIVISIONS] = self.sources[layout.LINEAGE]
 
+    def n_rows(self, present: Present) -> int:
+        """Rows that the cells have at most, while they are looked at; `present` are the values of the labels."""
+        if self.cells is None:
+            return present.values.size
+        is_open = bool((self.cells.c == cells_of.EVERY_FEATURE).any())
+        return max(present.values.size, self.cells.n * (present.n_features if is_open else 1))
+
     def checked_cells(self, present: Present, problems: Problems, *, lenient: bool) -> Cells:
         """The cells that the values of the labels stand for.
 

@@ -91,7 +91,8 @@ def deepcell(
             job.progress.add(size - done if size >= done else size)  # less: another download
             done = size
 
-        reading = Options(axes, label_axes, job.options.most_downloaded, job.options.timeout, tell)
+        told = job.options
+        reading = Options(told.axes, told.label_axes, told.most_downloaded, told.timeout, tell)
         with ExitStack() as stack:
             with job.report.phase("open"), job.progress.phase("open", 0):
                 given = stack.enter_context(OpenSubmission(images, labels, scratch=job.sink.scratch, options=reading))

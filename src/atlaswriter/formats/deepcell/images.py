@@ -17,6 +17,14 @@ from atlaswriter.sources.base import Array
 Convert = Callable[[Array, int, int], Array]
 
 
+def written_room(images: Images, cut: Cut) -> int:
+    """Bytes that a block takes until it is written."""
+    pixels = cut.channels * cut.rows * images.row_bytes
+    strip = images.strip_rows * max(images.row_bytes, cut.row_bytes)
+    # Compressed, and a strip converted, as differences, and in the encoder's hands.
+    return cut.room + pixels + pixels // 64 + 4 * strip
+
+
 @dataclass(frozen=True)
 class ImageWriter:
     """Writes one movie as an OME-TIFF member.
@@ -35,20 +43,13 @@ class ImageWriter:
     cut: Cut
     convert: Convert
 
-    @property
-    def room(self) -> int:
-        """Bytes that a block takes until it is written."""
-        pixels = self.cut.channels * self.cut.rows * self.images.row_bytes
-        strip = self.images.strip_rows * max(self.images.row_bytes, self.cut.row_bytes)
-        # Compressed, and a strip converted, as differences, and in the encoder's hands.
-        return self.cut.room + pixels + pixels // 64 + 4 * strip
-
     def write(self, name: str, team: Team, sink: ArchiveSink, progress: Progress) -> bool:
         """Write it; whether it became a BigTIFF."""
         pages = Pages(self.images, f"atlaswriter {__version__}")
         with sink.member(name, self.images.most) as member:
             member.append(bytes(Pages.header_bytes))
-            for strips in team.in_order(self._strips, self.cut, memory=self.room, what=f"writing {name}"):
+            room = written_room(self.images, self.cut)
+            for strips in team.in_order(self._strips, self.cut, memory=room, what=f"writing {name}"):
                 for place, content in strips:
                     pages.note(*place, offset=member.append(content), size=len(content))
                     progress.add(self._content(place))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,6 +56,8 @@ def opened(given: Mapping[str, Any], inputs: Iterable[object]) -> Iterator[Job]:
     if target is not None and isinstance(options.force, bool):
         check_target_file(target, force=options.force, problems=problems)
         _refuse_inputs(target, inputs, problems)
+        if options.force:
+            _refuse_foreign(target, problems)
         if options.preview is True:
             picture = target.with_name(layout.preview_file(target.name))
             check_target_file(picture, force=options.force, problems=problems)
@@ -67,9 +70,24 @@ def opened(given: Mapping[str, Any], inputs: Iterable[object]) -> Iterator[Job]:
         yield Job(options, resources, budget, report, sink, progress)
 
 
+def _refuse_foreign(target: Path, problems: Problems) -> None:
+    """Only a project may be replaced: whoever forgets ``--labels`` names the labels for the output."""
+    try:
+        if not target.is_file() or not target.stat().st_size:
+            return
+        with zipfile.ZipFile(target) as archive:
+            is_project = not set(layout.signs()).isdisjoint(archive.namelist())
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+        is_project = False
+    if not is_project:
+        remedy = "choose another file; labels are given with labels= (--labels)"
+        problems.add(str(target), "is no DeepCell Label project, and would be lost", remedy)
+
+
 def _refuse_inputs(target: Path, inputs: Iterable[object], problems: Problems) -> None:
     """A target may be none of the inputs, nor lie in one that is a folder."""
-    for item in inputs:
+    each = (one for item in inputs for one in (item if isinstance(item, list | tuple) else [item]))
+    for item in each:
         try:
             if not isinstance(item, str | PathLike) or not Path(item).exists():
                 continue

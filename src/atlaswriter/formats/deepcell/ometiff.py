@@ -22,6 +22,9 @@ from atlaswriter.sources.base import Array
 # What the original writes; small enough that several fit a core's cache.
 STRIP_BYTES = 256 << 10
 
+# Images of one file; readers believe no more.
+MOST_PAGES = 1 << 20
+
 # Room for the header of either kind of TIFF.
 _HEADER = 16
 # Beyond this, offsets need more than 32 bits.
@@ -153,15 +156,15 @@ class Pages:
         if not self._sizes.all():
             raise ValueError(f"{int((self._sizes == 0).sum())} strips are missing")
         padding = bytes(-start % 8)
-        for big in (False, True):
-            written = self._pages(start + len(padding), big)
-            if big or start + len(padding) + len(written) <= _CLASSIC_END:
-                break
         first = start + len(padding)
+        written = self._pages(first, big=True)
+        big = first + len(written) > _CLASSIC_END
+        if not big:
+            written = self._pages(first, big=False)
         header = struct.pack("<2sHHHQ", b"II", 43, 8, 0, first) if big else struct.pack("<2sHI", b"II", 42, first)
         return padding + written, header.ljust(_HEADER, b"\0")
 
-    def _pages(self, start: int, big: bool) -> bytes:
+    def _pages(self, start: int, *, big: bool) -> bytes:
         """All pages, each with its values behind it, from byte `start` on."""
         offsets = self._offsets.reshape(self._images.n_pages, -1)
         sizes = self._sizes.reshape(self._images.n_pages, -1)

@@ -15,6 +15,7 @@ from atlaswriter.errors import InputError, Problems
 from atlaswriter.units import parse_bytes
 
 _DTYPES = ("uint8", "keep")
+_AXES = ("axes", "label_axes")
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,9 @@ class Options:
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Options:
         """Options from among the arguments of a call; NumPy scalars become plain numbers."""
-        return cls(**{name: plain(given[name]) for name in cls.__dataclass_fields__ if name in given})
+        found = {name: plain(given[name]) for name in cls.__dataclass_fields__ if name in given}
+        told = {name: re.sub("[ ,]", "", found[name]) for name in _AXES if isinstance(found.get(name), str)}
+        return cls(**found | told)
 
     @property
     def keep(self) -> bool:
@@ -47,7 +50,7 @@ class Options:
 
     def check(self, problems: Problems) -> None:
         """Add every wrong value to `problems`."""
-        for name in ("axes", "label_axes"):
+        for name in _AXES:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, str) and re.fullmatch("[A-Za-z]{2,8}", value)):
                 problems.add(name, f"{value!r} are no axes", "write for example TYXC or CZYX")
@@ -55,18 +58,18 @@ class Options:
             problems.add("image_dtype", f"{self.image_dtype!r} is not known", f"use one of {', '.join(_DTYPES)}")
         for name in ("preview", "force"):
             if not isinstance(getattr(self, name), bool):
-                problems.add(name, f"{getattr(self, name)!r} is not True or False")
+                problems.add(name, f"{getattr(self, name)!r} is not True or False", "give one of the two")
         try:
             parse_bytes(self.download_limit, "download_limit")
         except InputError as error:
             problems.add("download_limit", error.problems[0].found, error.problems[0].remedy)
         timeout = self.timeout
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
-            problems.add("timeout", f"{timeout!r} is not a number of seconds above 0")
+            problems.add("timeout", f"{timeout!r} is not a number of seconds above 0", "give for example 60")
         names = self.channel_names
         if names is not None and (
             isinstance(names, str | bytes)
             or not isinstance(names, Sequence | np.ndarray)
             or not all(isinstance(name, str) for name in names)
         ):
-            problems.add("channel_names", f"{names!r} is not a list of names")
+            problems.add("channel_names", f"{names!r} is not a list of names", "give a list of texts")

@@ -32,6 +32,8 @@ def close(report: Report, job: Job, submission: Submission, project: Project, *,
         "divisions": len(annotations.divisions),
         "cell types": len(annotations.cell_types),
     }
+    if project.scales[0].low is not None:
+        contents["limits"] = [[scale.low, scale.high] for scale in project.scales]
     if annotations.spots is not None:
         contents["spots"] = annotations.spots.n
     report.contents |= contents

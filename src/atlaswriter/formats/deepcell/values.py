@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,8 +51,7 @@ class Values:
 
     def _grow(self) -> None:
         if self._slots.size >= 2 * _MOST_VALUES:
-            found = f"has more than {_MOST_VALUES:,} different values, which looks like an image, not like labels"
-            raise InputError(Problem(self._where, found, "give the labels; are image and labels exchanged?"))
+            raise _too_many(self._where)
         kept = self._slots[self._slots != 0]
         self._slots = np.zeros(2 * self._slots.size, np.int32)
         self._n = kernels.distinct(kept, self._slots, self._seed, 0)
@@ -60,6 +59,19 @@ class Values:
     def sorted(self) -> NDArray[np.int32]:
         """All values but 0, ascending."""
         return np.sort(self._slots[self._slots != 0])
+
+
+def united(parts: Sequence[NDArray[np.int32]], where: str) -> NDArray[np.int32]:
+    """Values of several parts of one frame and feature, ascending; `InputError` where they are more than a million."""
+    values: NDArray[np.int32] = parts[0] if len(parts) == 1 else np.unique(np.concatenate(parts))
+    if values.size > _MOST_VALUES:
+        raise _too_many(where)
+    return values
+
+
+def _too_many(where: str) -> InputError:
+    found = f"has more than {_MOST_VALUES:,} different values, which looks like an image, not like labels"
+    return InputError(Problem(where, found, "give the labels; are image and labels exchanged?"))
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from atlaswriter.formats.deepcell import layout, summary
 from atlaswriter.formats.deepcell.annotations import Annotations
 from atlaswriter.formats.deepcell.blocks import Cut
 from atlaswriter.formats.deepcell.channelnames import usable_name
-from atlaswriter.formats.deepcell.images import ImageWriter
+from atlaswriter.formats.deepcell.images import ImageWriter, written_room
 from atlaswriter.formats.deepcell.job import Job
-from atlaswriter.formats.deepcell.ometiff import OME_TYPES, Images
+from atlaswriter.formats.deepcell.ometiff import MOST_PAGES, OME_TYPES, Images
 from atlaswriter.formats.deepcell.remake import Remade, plan_remake
 from atlaswriter.formats.deepcell.scale import Scale
-from atlaswriter.formats.deepcell.survey import as_values, extremes, present_values
+from atlaswriter.formats.deepcell.survey import as_values, doubts, extremes, present_values, survey_room
 from atlaswriter.formats.deepcell.values import Present
 from atlaswriter.formats.deepcell.warmup import wanted_kernels
 from atlaswriter.report import Report
@@ -30,6 +30,12 @@ from atlaswriter.units import usable_cpus
 
 # What a thread keeps beside its blocks: what the libraries hold on to.
 _WORKER_BYTES = 8 << 20
+
+# Memory for a byte of a table: its text, and the numbers of a row of cells, which take 32 bytes where the text takes 45.
+_TABLE_TIMES = 2
+
+# What a row of the cells takes while labels are planned. Measured on a million of them: 250, without features 282.
+_ROW_BYTES = 288
 
 
 @dataclass(frozen=True)
@@ -97,9 +103,9 @@ def export(job: Job, submission: Submission, given: Given, *, lenient: bool = Fa
         warm_up(wanted_kernels(submission, keep=job.options.keep))
     job.budget.settle()
     workers = job.resources.workers or usable_cpus()
-    job.budget.set_aside(workers * _WORKER_BYTES + given.held, "threads and members of archives")
+    aside = workers * _WORKER_BYTES + given.held
     with Team(workers, job.budget) as team:
-        project = _checked(job, submission, team, lenient=lenient)
+        project = _checked(job, submission, team, aside, lenient=lenient)
         is_big = _write(job, project, team)
     with report.phase("publish"):
         given.verify()
@@ -115,22 +121,30 @@ def export(job: Job, submission: Submission, given: Given, *, lenient: bool = Fa
     return report
 
 
-def _checked(job: Job, submission: Submission, team: Team, *, lenient: bool) -> Project:
+def _checked(job: Job, submission: Submission, team: Team, aside: int, *, lenient: bool) -> Project:
     """Everything that is to be known before the first pixel is written."""
     problems, images = Problems(), submission.images
     n_frames, _, height, width = images.stack.shape
     labels = submission.labels or Movie(Blank(n_frames, height, width), where="labels")
     images = replace(images, names=_names(job, images, problems))
     _check_dtypes(images, labels, job, problems)
+    if (n_images := max(images.stack.shape[1], labels.stack.shape[1]) * n_frames) > MOST_PAGES:
+        problems.add(images.where, f"makes {n_images:,} images, of which a file holds {MOST_PAGES:,}", "divide it")
+    tables = sum(len(content) for _, content in submission.members.values())
+    job.budget.set_aside(tables * _TABLE_TIMES, "cells.json and other tables")
     annotations = Annotations.parse(submission.members, (n_frames, height, width), problems)
     problems.raise_if_any()
     stored = _layout(images, _stored_dtype(images, job))
     kept = _layout(labels, np.dtype(np.int32))
     image_cut, label_cut = Cut.of(images.stack, stored.strip_rows), Cut.of(labels.stack, kept.strip_rows)
+    room = max(written_room(stored, image_cut), written_room(kept, label_cut), survey_room(label_cut))
+    job.budget.require(aside + room, "this project")
+    job.budget.set_aside(aside, "threads")
     size = image_cut.content_bytes + label_cut.content_bytes
     with job.report.phase("look through", size), job.progress.phase("look through", size):
         present = present_values(labels, label_cut, team, job.progress)
         scales = _scales(images, image_cut, job, team)
+    job.budget.set_aside(annotations.n_rows(present) * _ROW_BYTES, "the list of cells")
     remade = _remade(present, annotations, labels, problems, lenient=lenient)
     problems.raise_if_any()
     return Project(
@@ -161,6 +175,7 @@ class _Relabel:
 def _remade(present: Present, annotations: Annotations, labels: Movie, problems: Problems, *, lenient: bool) -> Remade:
     present.refuse_negative(labels.where, problems)
     problems.raise_if_any()
+    annotations.warnings += doubts(present, labels)
     cells = annotations.checked_cells(present, problems, lenient=lenient)
     problems.raise_if_any()
     remade = plan_remake(cells, present.n_frames, present.n_features, present)
