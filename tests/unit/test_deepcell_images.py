@@ -2,6 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ET
+import zlib
 
 import numpy as np
 import pytest
@@ -24,14 +25,14 @@ def random_pixels(shape, dtype, seed=0):
     return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
 
 
-def written(pixels, order="cts", names=()):
+def written(pixels, order="cts", names=(), *, runs=False):
     """A file of (channels, frames, rows, columns), whose strips are stored in some order."""
     n_channels, n_frames, height, width = pixels.shape
-    images = Images(n_channels, n_frames, height, width, pixels.dtype, tuple(names))
+    images = Images(n_channels, n_frames, height, width, pixels.dtype, tuple(names), runs)
     pages, out = Pages(images, "test"), bytearray(Pages.header_bytes)
     places = [(c, t, s) for c in range(n_channels) for t in range(n_frames) for s in range(images.n_strips)]
     for c, t, s in sorted(places, key=lambda place: tuple(place["cts".index(axis)] for axis in order)):
-        strip = compressed(pixels[c, t, s * images.strip_rows : (s + 1) * images.strip_rows])
+        strip = compressed(pixels[c, t, s * images.strip_rows : (s + 1) * images.strip_rows], runs=runs)
         pages.note(c, t, s, offset=len(out), size=len(strip))
         out += strip
     ending, header = pages.ending(len(out))
@@ -112,8 +113,33 @@ def test_a_missing_strip_is_noticed():
         pages.ending(26)
 
 
-def test_labels_are_not_stored_as_differences():
-    assert [dtype for dtype in DTYPES if ometiff.predicted(np.dtype(dtype))] == ["u1", "u2", "u4", "i1", "i2"]
+def test_integers_are_stored_as_differences():
+    assert [dtype for dtype in DTYPES if Images(1, 1, 1, 1, np.dtype(dtype)).predicted] == [
+        *("u1", "u2", "u4", "i1", "i2", "i4")
+    ]
+
+
+@pytest.mark.parametrize("kind", ["cells", "empty", "noise", "one value", "one pixel", "large values"])
+def test_labels_come_in_runs(kind, tmp_path):
+    """They are stored as they are, by our own encoder."""
+    shape = (2, 2, 90, 170) if kind != "one pixel" else (1, 1, 1, 1)
+    labels = {
+        "cells": np.arange(shape[-1], dtype=np.int32) // 9 + np.arange(shape[-2])[:, np.newaxis] // 13 * 20,
+        "noise": random_pixels(shape, "i4"),
+        "one value": 7,
+        "one pixel": 3,
+        "large values": 2**31 - 1 - np.arange(shape[-1]) // 30,
+    }.get(kind, 0)
+    labels = np.ascontiguousarray(np.broadcast_to(labels, shape), np.int32)
+    content, _ = written(labels, runs=True)
+    found, _, _ = read(content, tmp_path)
+    np.testing.assert_array_equal(found.reshape(shape), labels)
+    with tifffile.TiffFile(tmp_path / "image.ome.tiff") as file:
+        assert {page.predictor for page in file.pages} == {1}
+    strip = labels[0, 0]
+    assert zlib.decompress(compressed(strip, runs=True)) == strip.tobytes()
+    if kind == "cells":
+        assert len(compressed(strip, runs=True)) < strip.nbytes / 20
 
 
 @pytest.mark.parametrize(

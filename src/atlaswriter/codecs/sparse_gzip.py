@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import zlib
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -175,6 +176,13 @@ def segment_repeats(content: Any) -> memoryview:
     """As `compress_repeats`, as a segment of a `codecs.gzip.Stream`."""
     file, _ = _repeats(content, more=True)
     return file[gzip.HEADER_BYTES : -gzip.TRAILER_BYTES].data
+
+
+def zlib_repeats(content: Any) -> bytes:
+    """As `compress_repeats`, as a zlib stream (RFC 1950)."""
+    file, raw = _repeats(content, more=False)
+    deflated = file[gzip.HEADER_BYTES : -gzip.TRAILER_BYTES]
+    return b"\x78\x01" + deflated.tobytes() + zlib.adler32(raw.data).to_bytes(4, "big")
 
 
 def _repeats(content: Any, *, more: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -66,7 +66,7 @@ class ImageWriter:
         for channel, pixels in block.images(self.cut.stack):
             for top in range(0, len(pixels), step):
                 strip = self.convert(pixels[top : top + step], block.frame, channel)
-                yield (channel, block.frame, (block.rows.start + top) // step), compressed(strip)
+                yield (channel, block.frame, (block.rows.start + top) // step), compressed(strip, runs=self.images.runs)
 
     def _content(self, place: tuple[int, int, int]) -> int:
         rows = min(self.images.strip_rows, self.images.height - place[2] * self.images.strip_rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from atlaswriter.codecs import sparse_gzip
 from atlaswriter.engine.warmup import Wanted
 from atlaswriter.kernels import labels, pixels
 from atlaswriter.sources.movie import Submission
@@ -13,6 +14,7 @@ def wanted_kernels(submission: Submission, *, keep: bool) -> Iterator[Wanted]:
     """Every kernel and signature that writing a submission calls."""
     for kernel in (labels.distinct, labels.fill, labels.replace):
         yield from ((kernel, signature) for signature in kernel.signatures)
+    yield sparse_gzip.wanted_by_repeats()
     if not keep:
         # Tables are made with float64, whatever the pixels are.
         kinds = {"f8", submission.images.stack.dtype.str[1:]}

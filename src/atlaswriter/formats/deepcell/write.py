@@ -31,7 +31,7 @@ from atlaswriter.units import usable_cpus
 # What a thread keeps beside its blocks: what the libraries hold on to.
 _WORKER_BYTES = 8 << 20
 
-# Memory for a byte of a table: its text, and the numbers of a row of cells, which take 32 bytes where the text takes 45.
+# Memory for a byte of a table: its text, and the numbers of a row of cells, 32 bytes where the text takes 45.
 _TABLE_TIMES = 2
 
 # What a row of the cells takes while labels are planned. Measured on a million of them: 250, without features 282.
@@ -135,7 +135,7 @@ def _checked(job: Job, submission: Submission, team: Team, aside: int, *, lenien
     annotations = Annotations.parse(submission.members, (n_frames, height, width), problems)
     problems.raise_if_any()
     stored = _layout(images, _stored_dtype(images, job))
-    kept = _layout(labels, np.dtype(np.int32))
+    kept = _layout(labels, np.dtype(np.int32), runs=True)
     image_cut, label_cut = Cut.of(images.stack, stored.strip_rows), Cut.of(labels.stack, kept.strip_rows)
     room = max(written_room(stored, image_cut), written_room(kept, label_cut), survey_room(label_cut))
     job.budget.require(aside + room, "this project")
@@ -214,9 +214,9 @@ def _stored_dtype(images: Movie, job: Job) -> np.dtype:
     return images.stack.dtype if job.options.keep else np.dtype(np.uint8)
 
 
-def _layout(movie: Movie, dtype: np.dtype) -> Images:
+def _layout(movie: Movie, dtype: np.dtype, *, runs: bool = False) -> Images:
     n_frames, n_channels, height, width = movie.stack.shape
-    return Images(n_channels, n_frames, height, width, dtype, movie.names)
+    return Images(n_channels, n_frames, height, width, dtype, movie.names, runs)
 
 
 def _scales(images: Movie, cut: Cut, job: Job, team: Team) -> list[Scale]:
