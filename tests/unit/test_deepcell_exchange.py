@@ -289,7 +289,8 @@ def test_labels_below_zero_and_cells_of_no_frame_are_refused(tmp_path):
 @pytest.mark.parametrize("name", ["raw.dat", "labeled.dat", "cells.json", "channels.json"])
 def test_damaged_content_is_found_and_the_target_stays(tmp_path, name, method):
     path, out = write_zip(tmp_path / "r.zip", members(), method), tmp_path / "out.zip"
-    old = write_zip(out, members()).read_bytes()
+    deepcell_export(path, out, **RUN)
+    old = out.read_bytes()
     with zipfile.ZipFile(path) as archive:
         info = archive.getinfo(name)
     content = bytearray(path.read_bytes())

@@ -350,7 +350,7 @@ def test_what_is_no_project(tmp_path: Path) -> None:
         archive.writestr(".zgroup", "{}")
     with pytest.raises(ReadError, match=r"none of 'X.ome.tiff'"):
         detect.format_of(tmp_path / "other.zip")
-    with pytest.raises(FormatError, match=r"is not a folder.*DeepCell Label"):
+    with pytest.raises(FormatError, match=r"does not exist.*DeepCell Label"):
         atlaswriter.open_export(tmp_path / "none")
     assert [one.rule for one in atlaswriter.check(tmp_path / "a.txt").findings] == ["file.format"]
     with pytest.raises(FormatError, match="is no zip file"):

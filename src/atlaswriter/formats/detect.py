@@ -51,7 +51,8 @@ def format_of(path: Place, *, layout: Layout | None = None) -> str:
     if root.is_file():
         return _format_of_file(root)
     if not root.is_dir():
-        raise ReadError("folder.missing", str(path), "is not a folder, and not a file", _GIVE)
+        found = "is not a folder, and not a file" if root.exists() else "does not exist"
+        raise ReadError("folder.missing", str(path), found, _GIVE)
     signs = {_CELLUCID: (layout or Layout()).manifests(), _LANDSCAPE: signs_of_landscape()}
     for name, files in signs.items():
         if any((root / file).is_file() for file in files):
@@ -61,7 +62,7 @@ def format_of(path: Place, *, layout: Layout | None = None) -> str:
 
 
 def _format_of_file(path: Path) -> str:
-    from atlaswriter.formats.deepcell.layout import signs
+    from atlaswriter.formats.deepcell.layout import is_project, signs
     from atlaswriter.sources.archives import archive_kind
     from atlaswriter.sources.files import File
     from atlaswriter.sources.members import zip_names
@@ -74,6 +75,9 @@ def _format_of_file(path: Path) -> str:
         raise ReadError("zip.unreadable", problem.where, problem.found, problem.remedy) from error
     if names is None:
         raise ReadError("file.format", str(path), "is not a folder, and no zip file", _GIVE)
+    if not is_project(names) and set(signs()) & set(names):
+        remedy = "atlaswriter deepcell-export makes a project of an export request"
+        raise ReadError("file.format", str(path), "is what DeepCell Label's client sends, no project", remedy)
     if not set(signs()) & set(names):
         found = f"is no DeepCell Label project; it has none of {listed(signs())}"
         raise ReadError("file.format", str(path), found, _GIVE)

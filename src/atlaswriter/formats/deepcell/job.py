@@ -76,7 +76,7 @@ def _refuse_foreign(target: Path, problems: Problems) -> None:
         if not target.is_file() or not target.stat().st_size:
             return
         with zipfile.ZipFile(target) as archive:
-            is_project = not set(layout.signs()).isdisjoint(archive.namelist())
+            is_project = layout.is_project(archive.namelist())
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
         is_project = False
     if not is_project:

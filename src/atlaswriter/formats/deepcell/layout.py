@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 IMAGE = "X.ome.tiff"
 LABELS = "y.ome.tiff"
 CELLS = "cells.json"
@@ -34,6 +36,12 @@ MOST_TABLE_BYTES = 1 << 30
 def signs() -> tuple[str, ...]:
     """Members that show that a zip is a project."""
     return IMAGE, LABELS, CELLS
+
+
+def is_project(names: Iterable[str]) -> bool:
+    """Whether a zip with such members is a project, and not what the client sends."""
+    found = set(names)
+    return not found.isdisjoint(signs()) and found.isdisjoint((DIMENSIONS, EDIT))
 
 
 def preview_file(name: str) -> str:

@@ -131,9 +131,10 @@ def _described(pixels: Mapping[str, str], file: str, findings: Findings) -> Desc
     sizes = {axis: int(text) for axis, text in given.items()}
     if sizes["T"] != 1:
         found = f"has {sizes['T']:,} time points; the client shows the first only"
-        findings.error("tiff.time", file, found, "write frames on the Z axis")
-    fastest = order[2:].replace("T", "")
-    return Described(fastest, sizes["C"], sizes["Z"], sizes["Y"], sizes["X"], kind)
+        findings.error("tiff.time", file, found, "write frames on the Z axis: atlaswriter deepcell PROJECT NEW does it")
+    frames = "T" if sizes["Z"] == 1 else "Z"  # what was meant
+    fastest = "".join("Z" if axis == frames else axis for axis in order[2:] if axis in ("C", frames))
+    return Described(fastest, sizes["C"], sizes[frames], sizes["Y"], sizes["X"], kind)
 
 
 def _survey_channels(pixels: ET.Element, file: str, findings: Findings) -> None:
