@@ -80,9 +80,7 @@ class Pixels:
             if movie.stack.shape[0] > len(names):
                 found.append(f"its {len(names)} files hold {movie.stack.shape[0]} frames, one file's after the other's")
             if len({match[1] for name in names if (match := _CHANNEL.search(name))}) > 1:
-                found.append(
-                    "names of its files tell channels, but each is taken for a frame: give axes"
-                )
+                found.append("names of its files tell channels, but each is taken for a frame: give axes")
         if 0 < sum(bool(_MASK.search(name)) for name in names) < len(names):
             found.append("some of its files have names of masks: give these as labels")
         return replace(movie, warnings=(*movie.warnings, *(f"{self.where}: {text}" for text in found)))
