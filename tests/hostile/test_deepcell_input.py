@@ -62,12 +62,12 @@ def cells():
     return [{"cell": value, "value": value, "t": t, "c": 0} for t in range(3) for value in np.unique(y[t])[1:].tolist()]
 
 
-@pytest.fixture(params=["new", "over an older one"])
+@pytest.fixture
 def target(request, tmp_path):
-    """Where a project goes; what is there must be there afterwards."""
+    """Where a project goes, over an older one unless a test says otherwise; what is there must be there afterwards."""
     folder = tmp_path / "projects"
     folder.mkdir()
-    if request.param != "new":
+    if getattr(request, "param", "") != "new":
         aw.deepcell(np.eye(9, dtype=np.uint8), folder / "out.zip", progress=False)
     return folder / "out.zip"
 
@@ -332,9 +332,11 @@ def convert(path, out, **options):
     return write(path, out, force=True, progress=False, **options)
 
 
+new_and_old = pytest.mark.parametrize("target", ["new", "over an older one"], indirect=True)
 KINDS = tuple(whole_files(truth()))
 
 
+@new_and_old
 @pytest.mark.parametrize("name", KINDS)
 def test_cut_short_anywhere(name, target, put):
     """What is not refused lacks nothing: only what follows the end of a PNG or tar file may be missing."""
@@ -959,6 +961,7 @@ def test_too_small_a_budget_names_one_that_works(target, put):
     assert aw.check(target).ok
 
 
+@new_and_old
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, ZeroDivisionError])
 @pytest.mark.parametrize("where", ["read", "look", "compress", "append"])
@@ -974,11 +977,11 @@ def test_whatever_is_raised_leaves_nothing(where, error, workers, target, put, m
     }[where]
     function, calls = getattr(module, name), []
 
-    def failing(*given):
+    def failing(*given, **options):
         calls.append(1)
         if len(calls) > 2 * (where != "look"):
             raise error
-        return function(*given)
+        return function(*given, **options)
 
     monkeypatch.setattr(module, name, failing)
     if where == "look":
@@ -999,7 +1002,8 @@ def test_interrupted_by_the_user(number, target, put):
     code = (
         "import sys, time\nfrom atlaswriter.cli.main import run\nfrom atlaswriter.formats.deepcell import images\n"
         "compressed = images.compressed\n"
-        "def slowly(strip):\n    print('written', flush=True)\n    time.sleep(0.05)\n    return compressed(strip)\n"
+        "def slowly(strip, **options):\n    print('written', flush=True)\n    time.sleep(0.05)\n"
+        "    return compressed(strip, **options)\n"
         "images.compressed = slowly\n"
         "raise SystemExit(run(['deepcell', sys.argv[1], sys.argv[2], '--force', '-j', '2']))\n"
     )

@@ -203,9 +203,8 @@ CASES = {
     "npz, stored": (stored_npz, {}),
     "npz, deflated": (npz, {}),
     "npz, 8 features": (npz_of_features, {}),
-    "strips": (strips, {}),
-    "one strip a page": (one_strip, {"image_dtype": "keep", "workers": 1}),
     "tiles": (tiles, {}),
+    "one strip a page": (one_strip, {"image_dtype": "keep", "workers": 1}),
     "project": (project, {"image_dtype": "keep"}),
     "request": (request, {"write": "deepcell_export"}),
 }
