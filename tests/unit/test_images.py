@@ -162,6 +162,7 @@ def test_many_threads_read_one_file(tmp_path):
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="open files are counted in /proc")
 def test_files_are_closed(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", picture((20, 20)))
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     planes = open_planes(tmp_path / "a.tif")
     assert len(os.listdir("/proc/self/fd")) == before + 1
@@ -423,7 +424,7 @@ def test_any_damage_is_an_input_error(tmp_path):
         starts = [page.offset for page in file.pages]
     rng = np.random.default_rng(0)
     path, refused = tmp_path / "b.ome.tif", []
-    for _ in range(300):
+    for _ in range(150):
         content = bytearray(good)
         start = int(rng.choice([0, *starts]))
         for place in rng.integers(start, start + 220, rng.integers(1, 4)):
@@ -436,7 +437,7 @@ def test_any_damage_is_an_input_error(tmp_path):
                     plane.pixels[:]
         except InputError as error:
             refused.append(str(error))
-    assert len(refused) > 30
+    assert len(refused) > 15
     assert all("b.ome.tif" in text or "b 1" in text for text in refused)
 
 

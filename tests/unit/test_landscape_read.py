@@ -139,7 +139,7 @@ def test_levels_halve_rounding_up(size: tuple[int, int], n_levels: int) -> None:
 def test_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="is not a folder"):
         Landscape(tmp_path / "none")
-    with pytest.raises(FormatError, match="is not a folder"):
+    with pytest.raises(FormatError, match="does not exist"):
         atlaswriter.open_export(tmp_path / "none")
     assert [one.rule for one in atlaswriter.check(tmp_path / "none").findings] == ["folder.missing"]
     assert [one.rule for one in atlaswriter.check(tmp_path).findings] == ["folder.format"]
