@@ -20,7 +20,7 @@ import tifffile
 MIB = 1 << 20
 # What two processes that load the same libraries hold may differ by some pages.
 MARGIN = 4 * MIB
-SIDE = 1024
+SIDE, TILE = 1024, 256
 FRAMES = {"small": 16, "large": 48}
 
 CHILD = """
@@ -122,6 +122,10 @@ def one_strip(path, n):
     tiff(path, n, rowsperstrip=SIDE)
 
 
+def tiles(path, n):
+    tiff(path, n, tile=(TILE, TILE))
+
+
 def project(path, n):
     for name, frame in (("X", image), ("y", masks)):
         tiff(path.with_name(name), n, frame, rowsperstrip=64)
@@ -199,6 +203,7 @@ CASES = {
     "npz, stored": (stored_npz, {}),
     "npz, deflated": (npz, {}),
     "npz, 8 features": (npz_of_features, {}),
+    "tiles": (tiles, {}),
     "one strip a page": (one_strip, {"image_dtype": "keep", "workers": 1}),
     "project": (project, {"image_dtype": "keep"}),
     "request": (request, {"write": "deepcell_export"}),

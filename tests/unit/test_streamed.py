@@ -34,9 +34,11 @@ class Source:
         return File(self.path)
 
 
-@pytest.fixture
-def source(tmp_path, monkeypatch):
+@pytest.fixture(params=[1000, 1 << 20])
+def source(request, tmp_path, monkeypatch):
+    """Small parts are read from the window at once where pieces are known to be small."""
     monkeypatch.setattr(streamed, "WINDOW", 10_000)
+    monkeypatch.setattr(streamed, "_PIECE_BYTES", request.param)
     return Source(tmp_path / "whole")
 
 

@@ -15,6 +15,9 @@ from atlaswriter.sources.files import File
 # Kept of what was inflated, for threads that are behind. With 2 workers they are 5 blocks of some 512 KiB apart.
 WINDOW = 32 << 20
 
+# What comes at once, at most.
+_PIECE_BYTES = 1 << 20
+
 # An array is looked through once and then written; whoever begins more often reads in another order.
 _MOST_PASSES = 2
 
@@ -109,6 +112,13 @@ class Streamed(File):
             if self._passes >= _MOST_PASSES:
                 return None
             self._begin()
+        if size + _PIECE_BYTES <= self._window.size:
+            while self._end < offset + size:
+                self._grow()
+            place = offset % self._window.size
+            until_edge = min(size, self._window.size - place)
+            window = self._window.data
+            return b"".join((window[place : place + until_edge], window[: size - until_edge]))
         out = np.empty(size, np.uint8)
         done = 0
         while done < size:
