@@ -250,6 +250,7 @@ def many_transcripts(results: dict[str, Any]) -> str:
 def projects(report: dict[str, Any]) -> str:
     """DeepCell Label projects, beside the original backend."""
     data, results, machine = report["data"], report["results"], report["machine"]
+    n = report["arguments"]["repetitions"]
     names = {
         "load": "submission to project, 8 bit",
         "load, kept": "submission to project, 16 bit kept",
@@ -259,8 +260,8 @@ def projects(report: dict[str, Any]) -> str:
         "### DeepCell Label projects\n",
         f"Whole processes on {data['frames']} frames of {data['width']} × {data['height']} pixels, {data['channels']} "
         "channels of 16 bit and labels of one feature, against",
-        "DeepCell Label's own backend (which keeps 16 bit, and whose imports are not counted): medians of "
-        f"{report['arguments']['repetitions']} interleaved runs with",
+        "DeepCell Label's own backend (which keeps 16 bit, and whose imports are not counted): "
+        + (f"medians of {n} interleaved runs with" if n > 1 else "one run of each, with"),
         f"{report['arguments']['workers']} threads and `-M {report['arguments']['memory_budget']}` on "
         f"{machine['usable_cpus']} cores of an {machine['cpu']} ({report['date']}; "
         "`benchmarks/macro/deepcell_vs_original.py`):",
