@@ -32,13 +32,12 @@ import atlaswriter as aw
 from atlaswriter.sinks import fs, lock
 
 bundle, out, kill_at, options = sys.argv[1], sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
-calls = 0
+calls = []
 
 def mortal(function):
     def wrapper(*args, **given):
-        global calls
-        calls += 1
-        if calls == kill_at:
+        calls.append(function.__name__)
+        if len(calls) == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         return function(*args, **given)
     return wrapper
@@ -49,7 +48,7 @@ for module, name in ((fs, "sync_tree"), (fs, "exchange"), (fs, "remove_tree"), (
     setattr(module, name, mortal(getattr(module, name)))
 
 aw.landscape(bundle, out, force=True, progress=False, workers=1, **options)
-print(calls)
+print(json.dumps(calls))
 """
 
 
@@ -76,13 +75,16 @@ def test_killed_before_calls_that_change_the_disk(way, setting, tmp_path):
     aw.landscape(bundle, tmp_path / "new", progress=False, **options)
     OLD, NEW = files(old), files(tmp_path / "new")
     untouched = fingerprint(bundle)
+    shutil.copytree(old, out)
     last = killed(bundle, out, 0, options)
     assert last.returncode == 0, last.stderr
     assert files(out) == NEW
-    n_calls = int(last.stdout)
-    assert n_calls > 30
-    # The first ones, the last ones, where publication happens, and some between.
-    moments = sorted({1, 2, *random.Random(0).sample(range(3, n_calls - 12), 3), *range(n_calls - 12, n_calls + 1, 2)})
+    calls = json.loads(last.stdout)
+    assert len(calls) > 30
+    published = calls.index("exchange" if can_exchange(tmp_path) else "remove_tree") + 1
+    # The first ones, the ones around publication, the last ones, and some between.
+    between = random.Random(0).sample(range(3, published - 4), 3)
+    moments = sorted({1, 2, *between, published - 4, published - 1, published, published + 1, len(calls) - 1, len(calls)})
     seen = []
     for kill_at in moments:
         shutil.rmtree(out)
@@ -98,7 +100,7 @@ def test_killed_before_calls_that_change_the_disk(way, setting, tmp_path):
     assert seen[0] is False
     assert fingerprint(bundle) == untouched
     if can_exchange(tmp_path):
-        assert seen.count(False) > 6
+        assert seen == [kill_at > published for kill_at in moments]
 
 
 def test_killed_at_random_moments(setting, tmp_path):
