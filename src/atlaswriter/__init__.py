@@ -16,11 +16,14 @@ _HOMES = {
     "deepcell": "atlaswriter.formats.deepcell.convert",
     "deepcell_export": "atlaswriter.formats.deepcell.exchange",
     "diff": "atlaswriter.formats.detect",
+    "finish": "atlaswriter.formats.tasks",
     "generate_datasets_manifest": "atlaswriter.formats.cellucid.datasets",
     "landscape": "atlaswriter.formats.landscape.convert",
     "open_export": "atlaswriter.formats.detect",
-    "plan": "atlaswriter.formats.cellucid.convert",
+    "plan": "atlaswriter.formats.tasks",
+    "plan_tasks": "atlaswriter.formats.tasks",
     "prepare": "atlaswriter.formats.cellucid.prepare",
+    "run": "atlaswriter.formats.tasks",
 }
 
 __all__ = [
@@ -30,21 +33,25 @@ __all__ = [
     "deepcell",
     "deepcell_export",
     "diff",
+    "finish",
     "generate_datasets_manifest",
     "landscape",
     "open_export",
     "plan",
+    "plan_tasks",
     "prepare",
+    "run",
 ]
 
 if TYPE_CHECKING:
-    from atlaswriter.formats.cellucid.convert import cellucid, plan
+    from atlaswriter.formats.cellucid.convert import cellucid
     from atlaswriter.formats.cellucid.datasets import generate_datasets_manifest
     from atlaswriter.formats.cellucid.prepare import prepare
     from atlaswriter.formats.deepcell.convert import deepcell
     from atlaswriter.formats.deepcell.exchange import deepcell_export
     from atlaswriter.formats.detect import check, diff, open_export
     from atlaswriter.formats.landscape.convert import landscape
+    from atlaswriter.formats.tasks import finish, plan, plan_tasks, run
 
 
 def __getattr__(name: str) -> Any:

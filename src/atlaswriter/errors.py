@@ -86,6 +86,27 @@ class OutputError(AtlasWriterError, OSError):
     exit_code = 5
 
 
+class IncompleteError(AtlasWriterError):
+    """Tasks of a run are not done, so it cannot go on.
+
+    Parameters
+    ----------
+    message
+        What to do.
+    missing
+        Numbers of the tasks, by stage.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, missing: Mapping[str, list[int]]) -> None:
+        super().__init__(message)
+        self.missing = dict(missing)
+
+    def __reduce__(self) -> tuple[type[IncompleteError], tuple[str, dict[str, list[int]]]]:
+        return IncompleteError, (str(self), self.missing)
+
+
 class FormatError(AtlasWriterError, ValueError):
     """A file or folder to be read is not what it should be."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -92,6 +92,13 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Report:
+        """The opposite of `to_dict`."""
+        phases = [Phase(**phase) for phase in content["phases"]]
+        renamed = [(kind, old, new) for kind, old, new in content["renamed"]]
+        return cls(**{**content, "phases": phases, "renamed": renamed})
 
     def to_json(self) -> str:
         """One JSON object."""

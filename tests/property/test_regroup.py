@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 
 from atlaswriter.engine.budget import Budget
 from atlaswriter.engine.columns import CodedColumns, Rules, SparseColumns
+from atlaswriter.engine.parts import Sorting, write_shares
+from atlaswriter.engine.regroup import InMemory
+from atlaswriter.engine.rows import rows_of
 from atlaswriter.engine.run import Team
+from atlaswriter.engine.sorted import SortedGenes
 from atlaswriter.engine.strategy import choose, group, least_room
 from atlaswriter.kernels import quantize
 from atlaswriter.sources.base import Compressed
@@ -69,3 +73,37 @@ def test_columns_are_those_of_scipy(problem):
     assert len(found) == len(genes)
     for column, gene in zip(found, genes, strict=True):
         np.testing.assert_array_equal(column, dense[:, gene])
+
+
+def as_float32(bounds):
+    zeros = np.zeros(len(bounds), np.uint32)
+    return Rules(np.zeros((len(bounds), 3)), quantize.FLOAT32, 0, bounds.copy(), zeros)
+
+
+@settings(max_examples=80, derandomize=True, deadline=None)
+@given(problems().filter(lambda problem: problem[0].axis == 0), st.data())
+def test_shares_and_ranges_change_nothing(problem, data):
+    """However rows and genes are shared out between those who write and read."""
+    matrix, genes, workers, _ = problem
+    rows, genes = rows_of(matrix), np.array(genes, np.int64)
+    n_rows = matrix.shape[0]
+    ends = [0, *sorted(data.draw(st.lists(st.integers(0, n_rows), max_size=3))), n_rows]
+    shares = data.draw(st.permutations(list(pairwise(ends))))
+    shares = [share for place, share in enumerate(shares) if share not in shares[:place]]
+    cuts = [0, *sorted(data.draw(st.lists(st.integers(0, genes.size), max_size=2))), genes.size]
+    sorting = Sorting.of(rows, genes, data.draw(st.integers(1, 30)), data.draw(st.integers(1, 7)))
+    with TemporaryDirectory() as folder, Team(workers, Budget()) as team:
+        (expected,) = (
+            InMemory(rows, genes, as_float32, team, lambda size: None).batches(1 << 20) if genes.size else [None]
+        )
+        write_shares(rows, sorting, shares, Path(folder), team, lambda size: None)
+        for first, last in pairwise(cuts):
+            grouping = SortedGenes(sorting, shares, Path(folder), as_float32, 5, first, last)
+            assert sum(piece.stop - piece.start for piece in grouping.pieces()) == last - first
+            for piece in grouping.pieces():
+                whole = expected.read(slice(first + piece.start, first + piece.stop))
+                found = grouping.read(piece)
+                np.testing.assert_array_equal(found.entries, whole.entries)
+                np.testing.assert_array_equal(found.offsets, whole.offsets)
+                np.testing.assert_array_equal(found.n_missing, whole.n_missing)
+                np.testing.assert_array_equal(found.rules.bounds, whole.rules.bounds)

@@ -20,7 +20,8 @@ ARROWS = {
     "sinks": {"sinks", "codecs", "kernels"} | LEAVES,
     "engine": {"engine", "sources", "sinks", "codecs", "kernels"} | LEAVES,
     "formats": {"formats", "engine", "sources", "sinks", "codecs", "kernels", "__init__"} | LEAVES,
-    "cli": {"cli", "demo", "formats", "engine", "sources", "sinks", "codecs", "kernels", "__init__"} | LEAVES,
+    "bench": {"bench", "formats", "engine", "sources", "sinks", "codecs", "kernels", "__init__"} | LEAVES,
+    "cli": {"cli", "bench", "demo", "formats", "engine", "sources", "sinks", "codecs", "kernels", "__init__"} | LEAVES,
 }
 OUTSIDE = {
     "kernels": {"numpy", "numba"},

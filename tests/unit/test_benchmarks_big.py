@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 import atlaswriter as aw
+from atlaswriter.bench import atlas as big
+from atlaswriter.bench.sampling import Genes
+from atlaswriter.bench.settings import number
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks import big, plots, process, readme
+from benchmarks import plots, process, readme
 from benchmarks.macro import any_size, growth, workers
-from benchmarks.sampling import Genes
 
 SMALL = big.Recipe(3000, 50, 0.1)
 
@@ -132,7 +134,7 @@ def test_files_are_made_once(tmp_path):
 
 @pytest.mark.parametrize(("text", "value"), [("100_000", 100_000), ("1,000", 1000), ("1e6", 1_000_000), ("12", 12)])
 def test_numbers(text, value):
-    assert big.number(text) == value
+    assert number(text) == value
 
 
 def test_it_can_be_exported(tmp_path):

@@ -411,7 +411,7 @@ def test_permissions_follow_the_umask(tmp_path, mask):
 
 def staging_of(target):
     (staging,) = [path for path in target.parent.iterdir() if path.is_dir() and path.name.startswith(".out.atlas")]
-    return staging
+    return staging / "files"
 
 
 @pytest.mark.parametrize(
@@ -637,7 +637,7 @@ def test_publishing_syncs_before_and_after(tmp_path, monkeypatch):
     with FolderSink(target, force=False) as sink:
         fill(sink)
         sink.publish()
-    assert [name for name, _ in calls] == ["sync_tree", "rename", "sync_dir", "sync_dir", "sync_dir"]
+    assert [name for name, _ in calls] == ["sync_tree", "rename", *["sync_dir"] * 3, "remove_tree"]
     assert {path for name, path in calls if name == "sync_dir"} == {target.parent, target.parent.parent, tmp_path}
     calls.clear()
     export(target)

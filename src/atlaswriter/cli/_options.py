@@ -111,6 +111,24 @@ _STRATEGY = click.option(
 )
 
 
+_LONG = (
+    click.option("--resume", is_flag=True, help="Go on where an interrupted export stopped; stay resumable."),
+    click.option("--dask", metavar="ADDRESS|local", help="Run in tasks on a Dask cluster, or on one made here."),
+)
+
+
+def long_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What matters for exports that take long."""
+    for option in reversed(_LONG):
+        command = option(command)
+    return command
+
+
+def engine_of(dask: str | None) -> dict[str, Any]:
+    """What the Python functions take for ``--dask``."""
+    return {"engine": "fast" if dask is None else "dask", "dask": dask}
+
+
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Memory, workers and progress."""
     for option in reversed(_RUN):

@@ -8,7 +8,17 @@ from typing import Any
 
 import click
 
-from atlaswriter.cli._options import FOLDER, Bits, NameList, Quantile, as_json, regroup_options, show_report
+from atlaswriter.cli._options import (
+    FOLDER,
+    Bits,
+    NameList,
+    Quantile,
+    as_json,
+    engine_of,
+    long_options,
+    regroup_options,
+    show_report,
+)
 from atlaswriter.errors import InputError, Problem
 
 _NONE = "none"
@@ -29,9 +39,8 @@ def _embeddings(given: tuple[str, ...]) -> Any:
     return {dim: key for dim, _, key in pairs}
 
 
-_OPTIONS = (
-    click.argument("source", type=FOLDER),
-    click.argument("out", type=FOLDER),
+ARGUMENTS = (click.argument("source", type=FOLDER), click.argument("out", type=FOLDER))
+OPTIONS = (
     click.option("--layer", help="Export this layer instead of X."),
     click.option("--raw", "use_raw", is_flag=True, help="Export raw.X instead of X."),
     click.option("--genes", type=NameList(), help='Genes to export, in this order; "none" for none.  [default: all]'),
@@ -66,14 +75,6 @@ _OPTIONS = (
 )
 
 
-def export_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """SOURCE, OUT and everything that an export can be told."""
-    command = regroup_options(as_json(click.pass_context(command)))
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
 def arguments(ctx: click.Context, given: dict[str, Any]) -> dict[str, Any]:
     """Options of the command line as the Python functions take them."""
     quantize, quantize_obs = given.pop("quantize"), given.pop("quantize_obs")
@@ -93,8 +94,15 @@ def arguments(ctx: click.Context, given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+    command = regroup_options(long_options(as_json(click.pass_context(command))))
+    for option in reversed((*ARGUMENTS, *OPTIONS)):
+        command = option(command)
+    return command
+
+
 @click.command("cellucid")
-@export_options
+@_options
 def command(ctx: click.Context, /, source: Path, out: Path, as_json: bool, **given: Any) -> None:
     """Export SOURCE (.h5ad, Zarr folder or .zarr.zip) to the Cellucid folder OUT.
 
@@ -103,4 +111,5 @@ def command(ctx: click.Context, /, source: Path, out: Path, as_json: bool, **giv
     """
     from atlaswriter.formats.cellucid.convert import cellucid
 
-    show_report(cellucid(source, out, **arguments(ctx, given)), as_json)
+    engine = engine_of(given.pop("dask"))
+    show_report(cellucid(source, out, **arguments(ctx, given), **engine), as_json)

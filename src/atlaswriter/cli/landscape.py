@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from atlaswriter.cli._options import FOLDER, NameList, as_json, regroup_options, show_report
+from atlaswriter.cli._options import (
+    FOLDER,
+    NameList,
+    as_json,
+    engine_of,
+    long_options,
+    regroup_options,
+    show_report,
+)
 from atlaswriter.errors import InputError, Problem
 
 
@@ -26,9 +34,8 @@ def _maxima(given: tuple[str, ...]) -> dict[str, float] | None:
     return {key: _numbers(value, "--image-max", 1)[0] for key, _, value in pairs} or None
 
 
-_OPTIONS = (
-    click.argument("bundle", type=FOLDER),
-    click.argument("out", type=FOLDER),
+ARGUMENTS = (click.argument("bundle", type=FOLDER), click.argument("out", type=FOLDER))
+OPTIONS = (
     click.option("--channels", type=NameList(), help="Channels of the image, e.g. dapi,bound.  [default: all]"),
     click.option("--image-max", multiple=True, metavar="CHANNEL=VALUE", help="Value that is shown brightest."),
     click.option("--genes", type=NameList(), help="Features to export.  [default: all]"),
@@ -69,16 +76,31 @@ _OPTIONS = (
 )
 
 
+def arguments(ctx: click.Context, given: dict[str, Any]) -> dict[str, Any]:
+    """Options of the command line as the Python functions take them."""
+    del ctx
+    region, positions = given.pop("region"), given.pop("positions")
+    images, element = given.pop("images"), given.pop("image_element")
+    return {
+        "region": None if region is None else _numbers(region, "--region", 4),
+        "positions": tuple(positions.split(",")) if positions and "," in positions else positions,
+        "image_max": _maxima(given.pop("image_max")),
+        "images": list(images) or (),
+        "image": element,
+        **given,
+    }
+
+
 def _options(command: Any) -> Any:
-    command = regroup_options(as_json(command))
-    for option in reversed(_OPTIONS):
+    command = regroup_options(long_options(as_json(click.pass_context(command))))
+    for option in reversed((*ARGUMENTS, *OPTIONS)):
         command = option(command)
     return command
 
 
 @click.command("landscape")
 @_options
-def command(bundle: Path, out: Path, as_json: bool, **given: Any) -> None:
+def command(ctx: click.Context, /, bundle: Path, out: Path, as_json: bool, **given: Any) -> None:
     """Export BUNDLE to the LandscapeFiles folder OUT, for Celldega.
 
     BUNDLE is the output folder of Xenium or MERSCOPE, a SpatialData store, or an AnnData (.h5ad, Zarr) to which
@@ -86,17 +108,5 @@ def command(bundle: Path, out: Path, as_json: bool, **given: Any) -> None:
     """
     from atlaswriter.formats.landscape.convert import landscape
 
-    region, positions = given.pop("region"), given.pop("positions")
-    pair = tuple(positions.split(",")) if positions and "," in positions else positions
-    images, elements = given.pop("images"), {"image": given.pop("image_element")}
-    report = landscape(
-        bundle,
-        out,
-        region=None if region is None else _numbers(region, "--region", 4),
-        positions=pair,
-        image_max=_maxima(given.pop("image_max")),
-        images=list(images) or (),
-        **elements,
-        **given,
-    )
-    show_report(report, as_json)
+    engine = engine_of(given.pop("dask"))
+    show_report(landscape(bundle, out, **arguments(ctx, given), **engine), as_json)

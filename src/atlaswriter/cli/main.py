@@ -18,11 +18,14 @@ _VERBS = {
     "landscape": "Export a spatial data set to Celldega LandscapeFiles.",
     "deepcell": "Write a DeepCell Label project.",
     "deepcell-export": "Turn what DeepCell Label's client sends into a project.",
-    "plan": "Say what an export will take, before it starts.",
+    "plan": "Say what an export will take, or divide it into tasks for a cluster.",
+    "run": "Do tasks of a plan.",
+    "finish": "Verify the tasks of a plan, and publish the export.",
     "check": "Check an export against every rule the viewer relies on.",
     "info": "Show what an export holds, or what this installation can do.",
     "diff": "Compare two exports by content.",
     "datasets": "Write the datasets.json of a folder of exports.",
+    "bench": "Measure how fast this machine exports.",
     "demo": "Make a demo atlas, export it and check it.",
 }
 

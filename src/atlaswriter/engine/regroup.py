@@ -195,7 +195,9 @@ class InMemory:
         self._counts = np.array([part.counts for part in measured])[:, genes]
         self.sizes = self._counts.sum(axis=0)
         self._n_missing = sum_of(part.n_missing for part in measured)[genes]
-        self._rules = make_rules(bounds_of(measured, self.sizes, genes, rows.n_rows))
+        low = np.min([part.low for part in measured], axis=0)[genes]
+        high = np.max([part.high for part in measured], axis=0)[genes]
+        self._rules = make_rules(bounds_of(low, high, self.sizes, rows.n_rows))
 
     def _measure(self) -> list[Measured]:
         rows = self._rows
@@ -265,12 +267,10 @@ def sum_of(arrays: Iterator[NDArray[np.int64]]) -> NDArray[np.int64]:
     return total
 
 
-def bounds_of(
-    measured: list[Measured], sizes: NDArray[np.int64], genes: NDArray[np.int64], n_rows: int
-) -> NDArray[np.float64]:
-    """Bounds of the genes, with the zeros that are not stored, float64 (n_genes, 2)."""
-    low = np.min([part.low for part in measured], axis=0)[genes].astype(np.float64)
-    high = np.max([part.high for part in measured], axis=0)[genes].astype(np.float64)
+def bounds_of(low: Array, high: Array, sizes: NDArray[np.int64], n_rows: int) -> NDArray[np.float64]:
+    """Bounds of genes, with the zeros that are not stored, float64 (n_genes, 2); a zero has no sign."""
+    bounds = np.column_stack([low, high]).astype(np.float64) + 0.0
     some_zero = sizes < n_rows
-    low[some_zero], high[some_zero] = np.minimum(low[some_zero], 0), np.maximum(high[some_zero], 0)
-    return np.column_stack([low, high])
+    bounds[some_zero, 0] = np.minimum(bounds[some_zero, 0], 0)
+    bounds[some_zero, 1] = np.maximum(bounds[some_zero, 1], 0)
+    return bounds

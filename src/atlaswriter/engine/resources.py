@@ -31,6 +31,8 @@ class Resources:
         How expression is regrouped: ``"auto"``, ``"memory"`` or ``"spill"``.
     spill_dir
         Folder for temporary files; None: beside the target.
+    resume
+        Whether to go on where an interrupted run stopped, and to leave what is done in place if this one is.
     """
 
     workers: int | None = None
@@ -38,6 +40,7 @@ class Resources:
     progress: bool | None = None
     strategy: str = "auto"
     spill_dir: str | os.PathLike[str] | None = None
+    resume: bool = False
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Resources:
@@ -53,6 +56,8 @@ class Resources:
             problems.attempt(parse_bytes, self.memory_budget)
         if self.progress is not None and not isinstance(self.progress, bool):
             problems.add("progress", f"{self.progress!r} is not True, False or None")
+        if not isinstance(self.resume, bool):
+            problems.add("resume", f"{self.resume!r} is not True or False")
         if self.strategy not in _STRATEGIES:
             problems.add("strategy", f"{self.strategy!r} is not known", f"use one of {', '.join(_STRATEGIES)}")
         if self.spill_dir is not None:
@@ -63,6 +68,14 @@ class Resources:
             raise InputError(Problem("spill_dir", f"{self.spill_dir!r} is not a path"))
         if not Path(self.spill_dir).is_dir() or not os.access(self.spill_dir, os.W_OK | os.X_OK):
             raise InputError(Problem("spill_dir", f"{os.fspath(self.spill_dir)!r} is no folder that can be written to"))
+
+
+def check_engine(engine: Any, dask: Any) -> None:
+    """Raise `InputError` unless it is one of ours, and is told of a cluster only where it uses one."""
+    if engine not in ("fast", "dask"):
+        raise InputError(Problem("engine", f"{engine!r} is not known", "use 'fast' or 'dask'"))
+    if engine != "dask" and dask is not None:
+        raise InputError(Problem("dask", "is given, but the engine is another", "pass engine='dask' too"))
 
 
 def plain(value: Any) -> Any:

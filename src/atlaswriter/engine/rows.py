@@ -19,7 +19,7 @@ M = TypeVar("M", Compressed, RowChunks)
 # Entries of a block: a buffer of this size for each array. Blocks of 256 Ki to 4 Mi entries took the same
 # time (500 million entries, uncompressed HDF5).
 BLOCK_ENTRIES = 1 << 20
-# Entries that are added up together, which takes some 60 bytes of each.
+# Entries that are added up together, which takes some 80 bytes of each.
 _SUM_ENTRIES = 1 << 18
 # Row pointers looked at together.
 _WINDOW_ROWS = 1 << 17
@@ -203,7 +203,11 @@ class MadeRows(_RowsOf[RowChunks]):
 
 def _added_up(indptr: Array, indices: Array, values: Array, n_columns: int) -> tuple[Array, Array, Array]:
     rows = np.repeat(np.arange(indptr.size - 1), np.diff(indptr))
-    keys, inverse = np.unique(rows * n_columns + indices, return_inverse=True)
+    keys, where, inverse, counts = np.unique(
+        rows * n_columns + indices, return_index=True, return_inverse=True, return_counts=True
+    )
     sums = np.bincount(inverse, weights=values.astype(np.float64), minlength=keys.size)
+    # A sum begins with 0: what is there once would lose the sign of -0.
+    sums = np.where(counts == 1, values[where], sums)
     starts = np.searchsorted(keys, np.arange(indptr.size) * n_columns)
     return starts.astype(np.int64), (keys % n_columns).astype(indices.dtype), sums

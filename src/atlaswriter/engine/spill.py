@@ -1,4 +1,4 @@
-"""Regrouping by way of temporary files: the matrix is read once, in memory that does not grow with it."""
+"""Temporary files: frames of many parts, files that come into being in one step, and the memory and disk they take."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from atlaswriter.codecs import spill
-from atlaswriter.engine.columns import Batch, CodedColumns, MakeRules, Rules, split
-from atlaswriter.engine.regroup import ENTRY_BYTES, Measured, OnRead, bounds_of, slots, sum_of
-from atlaswriter.engine.rows import Block, Rows
-from atlaswriter.engine.run import Team
+from atlaswriter.engine.regroup import ENTRY_BYTES
+from atlaswriter.engine.rows import block_bytes, value_dtype, work_dtype
 from atlaswriter.errors import OutputError, Problem
-from atlaswriter.kernels import csr
+from atlaswriter.sinks import fs
+from atlaswriter.sources.base import Compressed, RowChunks
 from atlaswriter.units import format_bytes
 
 _REMEDY = "choose another folder (spill_dir=, --spill-dir), or a larger memory budget"
@@ -98,6 +98,65 @@ class SpillFiles:
         return self._folder / f"rows-{part:012d}"
 
 
+class NewFile:
+    """A file that gets its name when all of it is there; a context.
+
+    Until then it has a name that no other process uses. Whoever opens a file of its own name sees all of one that was
+    written, however often, or at the same time by others.
+
+    Parameters
+    ----------
+    path
+        Its name; a file that has it already is replaced.
+
+    Attributes
+    ----------
+    size
+        Bytes written so far.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._temporary = path.with_name(f".{path.name}-{os.urandom(8).hex()}")
+        self.size = 0
+
+    def __enter__(self) -> Self:
+        with self._failing():
+            self._descriptor = fs.create(self._temporary)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._failing():
+            try:
+                os.close(self._descriptor)
+                if kind is None:
+                    fs.replace(self._temporary, self._path)
+            finally:
+                self._temporary.unlink(missing_ok=True)
+
+    def write(self, content: bytes) -> None:
+        """Write behind what is there."""
+        with self._failing():
+            self.size += len(content)
+            _write_all(self._descriptor, content)
+
+    def restart(self) -> None:
+        """Forget what was written."""
+        with self._failing():
+            os.ftruncate(self._descriptor, 0)
+            os.lseek(self._descriptor, 0, os.SEEK_SET)
+        self.size = 0
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise spill_error(self._path.parent, error, self.size) from error
+
+
 def _write_all(descriptor: int, content: bytes) -> None:
     rest = memoryview(content)
     while rest:
@@ -120,139 +179,28 @@ def spill_error(folder: Path, error: OSError, needed: int) -> OutputError:
     return OutputError(str(Problem(str(folder), found, _REMEDY)))
 
 
+def writing_room(matrix: Compressed | RowChunks, workers: int, part_entries: int) -> int:
+    """Bytes that sorting rows takes (`parts.write_shares`), with a part of so many entries in each thread."""
+    return workers * (block_bytes(matrix, part_entries) + part_entries * part_bytes(matrix))
+
+
+def reading_room(matrix: Compressed | RowChunks, workers: int, part_entries: int, range_entries: int) -> int:
+    """Bytes that bringing genes back takes at most (`sorted.SortedGenes`), without what is done with them.
+
+    One thread reads the largest gene, which may be in every cell, and all of a part; the others a range each. Where
+    there is only room for one thread, they wait for each other.
+    """
+    entries = matrix.nnz if isinstance(matrix, Compressed) else matrix.entries
+    largest = max(min(matrix.shape[0], entries), range_entries)
+    held = (largest + (workers - 1) * range_entries) * ENTRY_BYTES
+    return held + part_entries * frame_bytes(work_dtype(value_dtype(matrix)))
+
+
+def part_bytes(matrix: Compressed | RowChunks) -> int:
+    """Bytes of an entry in a part that is being written: gap and value, and both as packed."""
+    return 2 * (4 + work_dtype(value_dtype(matrix)).itemsize)
+
+
 def frame_bytes(dtype: np.dtype) -> int:
     """Bytes of an entry of the frames being read: gap and value as stored, as planes and as numbers."""
     return 3 * (4 + dtype.itemsize)
-
-
-class Spilled:
-    """A CSR matrix whose entries were sorted by range of genes into temporary files.
-
-    Parameters
-    ----------
-    rows, genes, make_rules, team
-        As of `regroup.InMemory`.
-    folder
-        For temporary files.
-    part_entries
-        Entries of one part of the rows, which one thread holds twice.
-    n_ranges
-        Ranges of genes, at most one a gene.
-    piece_entries
-        Entries of the genes that are given out together, or of a single one.
-    on_read
-        Told of progress, as by `regroup.InMemory`.
-    """
-
-    def __init__(
-        self, rows: Rows, genes: NDArray[np.int64], make_rules: MakeRules, team: Team, folder: Path,
-        part_entries: int, n_ranges: int, piece_entries: int, on_read: OnRead,
-    ) -> None:  # fmt: skip
-        self.first = 0
-        self._piece_entries = piece_entries
-        self._cuts = np.linspace(0, genes.size, max(1, min(genes.size, n_ranges)) + 1).astype(np.int64)
-        self._dtype = rows.dtype
-        writer = _Writer(rows, genes, self._cuts, SpillFiles(folder), part_entries, on_read)
-        measured = writer.run(team)
-        if any(part.repeats for part in measured):
-            writer.files.discard()
-            writer = _Writer(rows.adding_up(), genes, self._cuts, SpillFiles(folder / "sums"), part_entries, on_read)
-            measured = writer.run(team)
-        self._files, self._largest = writer.files, writer.largest
-        self.spill_bytes = writer.files.bytes_written
-        counts = sum_of(part.counts for part in measured)
-        self.sizes = counts[genes]
-        self._n_missing = sum_of(part.n_missing for part in measured)[genes]
-        self._rules: Rules = make_rules(bounds_of(measured, self.sizes, genes, rows.n_rows))
-
-    def batches(self, room: int) -> Iterator[Batch]:
-        """All genes at once: nothing is held."""
-        del room
-        yield self
-
-    def pieces(self) -> list[slice]:
-        """The ranges of genes; those with too many entries, the frames of which are read several times, in pieces."""
-        return [
-            slice(first + piece.start, first + piece.stop)
-            for first, last in pairwise(self._cuts.tolist())
-            for piece in split(self.sizes[first:last], self._piece_entries)
-        ]
-
-    def room(self, piece: slice) -> int:
-        """Bytes that `read` takes: entries, and the frames of one part."""
-        return int(self.sizes[piece].sum()) * ENTRY_BYTES + int(self._largest[self._range(piece)]) * frame_bytes(
-            self._dtype
-        )
-
-    def read(self, piece: slice) -> CodedColumns:
-        """Genes of one range."""
-        position = self._range(piece)
-        first, last = self._cuts[position : position + 2].tolist()
-        mine = slice(piece.start - first, piece.stop - first)
-        rules, offsets = self._rules[piece], np.r_[0, np.cumsum(self.sizes[piece])]
-        entries, cursor = np.empty(offsets[-1], np.int64), offsets[:-1].copy()
-        for first_row in self._files.parts():
-            frames = self._files.read(first_row, slice(3 * position, 3 * position + 3))
-            counts = spill.unpack(frames[0], np.dtype(np.int64), last - first)
-            ends = np.r_[0, np.cumsum(counts)]
-            here = slice(ends[mine.start], ends[mine.stop])
-            gaps = spill.unpack(frames[1], np.dtype(np.uint32), int(ends[-1]))[here]
-            values = spill.unpack(frames[2], self._dtype, int(ends[-1]))[here]
-            csr.append(counts[mine], gaps, values, first_row, rules.table, rules.mode, rules.top, cursor, entries)
-        return CodedColumns(entries, offsets, rules, self._n_missing[piece])
-
-    def _range(self, piece: slice) -> int:
-        return int(np.searchsorted(self._cuts, piece.start, side="right")) - 1
-
-
-class _Writer:
-    """Reads the matrix once, measures it, and writes the parts; `largest` are the entries of the largest frames."""
-
-    def __init__(
-        self,
-        rows: Rows,
-        genes: NDArray[np.int64],
-        cuts: NDArray[np.int64],
-        files: SpillFiles,
-        part_entries: int,
-        on_read: OnRead,
-    ) -> None:
-        self.files = files
-        self._on_read = on_read
-        self._rows, self._genes, self._cuts, self._part_entries = rows, genes, cuts, part_entries
-        self._slot = slots(rows.n_columns, genes)
-        self.largest = np.zeros(cuts.size - 1, np.int64)
-        self._guard = threading.Lock()
-
-    def run(self, team: Team) -> list[Measured]:
-        """Write every part; what was measured on the way."""
-        shares = self._rows.parts(team.workers)
-        measured = [Measured(self._rows.n_columns, self._rows.dtype) for _ in shares]
-        running = [team.submit(self._write_share, *pair) for pair in zip(shares, measured, strict=True)]
-        for future in running:
-            future.result()
-        return measured or [Measured(self._rows.n_columns, self._rows.dtype)]
-
-    def _write_share(self, share: tuple[int, int], measured: Measured) -> None:
-        for block in self._rows.blocks(*share, self._part_entries):
-            before = measured.counts.copy()
-            measured.add(*block)
-            if measured.repeats:
-                return
-            self._write_part(block, (measured.counts - before)[self._genes])
-            self._on_read(ENTRY_BYTES * block.indices.size)
-
-    def _write_part(self, block: Block, counts: NDArray[np.int64]) -> None:
-        offsets = np.r_[0, np.cumsum(counts)]
-        gaps, values = np.empty(offsets[-1], np.uint32), np.empty(offsets[-1], block.values.dtype)
-        csr.group(
-            block.indptr, block.indices, block.values, block.offset, self._slot, offsets[:-1].copy(),
-            np.zeros(counts.size, np.int64), gaps, values,
-        )  # fmt: skip
-        frames = []
-        for first, last in pairwise(self._cuts):
-            entries = slice(offsets[first], offsets[last])
-            frames += [spill.pack(counts[first:last]), spill.pack(gaps[entries]), spill.pack(values[entries])]
-        self.files.write(block.first, frames)
-        with self._guard:
-            np.maximum(self.largest, np.diff(offsets[self._cuts]), out=self.largest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,8 @@ from atlaswriter.engine.regroup import (
 )
 from atlaswriter.engine.rows import block_bytes, rows_of, value_dtype, work_dtype
 from atlaswriter.engine.run import Team
-from atlaswriter.engine.spill import Spilled, frame_bytes
+from atlaswriter.engine.sorted import spilled
+from atlaswriter.engine.spill import frame_bytes, part_bytes, reading_room, writing_room
 from atlaswriter.sources.base import (
     AnyArray,
     Compressed,
@@ -51,10 +53,11 @@ _MEMORY_SPEED = 5e9
 # Bytes of entries a second from somebody who makes them (dask).
 _MADE_SPEED = 2e8
 # Bytes of an entry in a temporary file (log1p values, gaps of rows).
-_SPILLED_BYTES = 5
-# Entries of a part of the rows, and of a range of genes: frames of some 16 Ki entries, and no more
-# memory than needed. Smaller where the room is small.
+SPILLED_BYTES = 5
+# Entries of a part of the rows, and of a range of genes, in matrices of up to so many: frames of some 16 Ki entries,
+# and no more memory than needed. Smaller where the room is small.
 _PART_ENTRIES, _RANGE_ENTRIES, _LEAST_ENTRIES = 4 << 20, 2 << 20, 1 << 16
+_FRAMED_ENTRIES = 512 << 20
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,8 @@ class Choice:
         About how long reading and regrouping take.
     spill_bytes
         About how much is written to temporary files.
-    part_entries
-        Entries of a part of the rows there.
+    part_entries, range_entries
+        Entries of a part of the rows, and of a range of genes there.
     """
 
     strategy: str
@@ -92,6 +95,7 @@ class Choice:
     seconds: float = 0.0
     spill_bytes: int = 0
     part_entries: int = 0
+    range_entries: int = 0
 
     def needs(self, encoding: int) -> int:
         """Bytes it takes where encoding the largest gene takes so many."""
@@ -212,30 +216,48 @@ def _memory_ways(matrix: Compressed | RowChunks, n_genes: int, workers: int, roo
 def _spill_way(matrix: Compressed | RowChunks, n_genes: int, workers: int, room: int) -> Choice:
     entries, n_stored = entries_of(matrix, n_genes), entries_of(matrix, matrix.shape[1])
     seconds = (n_stored * _MEASURE + entries * (_WRITE + _BACK) + _read_seconds(matrix)) / workers
-    seconds += 2 * entries * _SPILLED_BYTES / _DISK_SPEED
-    part = part_entries(matrix, workers, room)
-    needed = workers * (block_bytes(matrix, part) + part * _part_bytes(matrix))
-    gene = max(largest_gene(matrix), min(part, _RANGE_ENTRIES)) * ENTRY_BYTES + part * _frame_bytes(matrix)
-    spilled = entries * _SPILLED_BYTES
-    return Choice(SPILL, needed, 0, gene, seconds=seconds, spill_bytes=spilled, part_entries=part)
+    seconds += 2 * entries * SPILLED_BYTES / _DISK_SPEED
+    part, range_ = spill_sizes(matrix, workers, room)
+    needed, gene = writing_room(matrix, workers, part), reading_room(matrix, 1, part, range_)
+    return Choice(
+        SPILL, needed, 0, gene, seconds=seconds, spill_bytes=entries * SPILLED_BYTES,
+        part_entries=part, range_entries=range_,
+    )  # fmt: skip
 
 
-def part_entries(matrix: Compressed | RowChunks, workers: int, room: int) -> int:
-    """Entries of a part of the rows for which there is room."""
-    each = (block_bytes(matrix, 1 << 20) - block_bytes(matrix, 0)) / (1 << 20) + _part_bytes(matrix)
-    written = (room / workers - block_bytes(matrix, 0)) / each
-    read = (room - largest_gene(matrix) * ENTRY_BYTES) / (ENTRY_BYTES + _frame_bytes(matrix))
-    fitting = int(min(written, read))
-    return min(max(fitting, _LEAST_ENTRIES), _PART_ENTRIES, max(entries_of(matrix, matrix.shape[1]), 1))
+def layout_of(entries: int) -> tuple[int, int]:
+    """Entries of a part of the rows, and of a range of genes, where memory does not matter.
+
+    4 Mi and 2 Mi for up to 512 Mi entries. Beyond, both are ``sqrt(entries / 512 Mi)`` times that, so that a frame,
+    the entries of a range in a part, keeps ``part * range / entries`` = 16 Ki of them: 10**11 entries make 1,747
+    parts and 3,494 ranges.
+    """
+    growth = math.sqrt(max(entries / _FRAMED_ENTRIES, 1))
+    return int(_PART_ENTRIES * growth), int(_RANGE_ENTRIES * growth)
 
 
-def _part_bytes(matrix: Compressed | RowChunks) -> int:
-    """Bytes of an entry in a part: gap and value, and both as packed."""
-    return 2 * (4 + work_dtype(value_dtype(matrix)).itemsize)
+def spill_sizes(matrix: Compressed | RowChunks, workers: int, room: int) -> tuple[int, int]:
+    """Entries of a part of the rows, and of a range of genes: `layout_of`, or what there is room for.
 
+    Parts become smaller first; ranges once they would be larger than a part.
 
-def _frame_bytes(matrix: Compressed | RowChunks) -> int:
-    return frame_bytes(work_dtype(value_dtype(matrix)))
+    Parameters
+    ----------
+    matrix
+        CSR, or made in chunks; its header is enough.
+    workers
+        Threads of a process.
+    room
+        Bytes that `spill.writing_room`, and `spill.reading_room` of one thread, come to at most, where that is possible
+        at all.
+    """
+    entries, fixed = max(entries_of(matrix, matrix.shape[1]), 1), block_bytes(matrix, 0)
+    written = (room / workers - fixed) / ((block_bytes(matrix, entries) - fixed) / entries + part_bytes(matrix))
+    frame = frame_bytes(work_dtype(value_dtype(matrix)))
+    read = (room - largest_gene(matrix) * ENTRY_BYTES) / (ENTRY_BYTES + frame)
+    part, range_ = layout_of(entries)
+    part = min(max(int(min(written, read)), _LEAST_ENTRIES), part, entries)
+    return part, min(range_, part)
 
 
 def _dense_ways(matrix: AnyArray, n_genes: int, workers: int, room: int) -> Iterator[Choice]:
@@ -307,9 +329,9 @@ def group(
     stored = cast("Compressed | RowChunks", matrix)
     rows = rows_of(stored)
     if choice.strategy == SPILL:
-        part, piece = choice.part_entries, min(_RANGE_ENTRIES, choice.part_entries)
+        part, piece = choice.part_entries, choice.range_entries
         n_ranges = -(-entries_of(matrix, genes.size) // piece)
-        return Spilled(rows, genes, make_rules, team, scratch(), part, n_ranges, piece, on_read)
+        return spilled(rows, genes, make_rules, team, scratch(), part, n_ranges, piece, on_read)
     return InMemory(rows, genes, make_rules, team, on_read)
 
 
@@ -341,18 +363,36 @@ def give_out(
         if choice.strategy == SPILL:
             budget.give_back(taken)
             taken = 0
-        for batch in grouping.batches(choice.batch_room):
-            pieces = [
-                team.submit(write, batch, piece, memory=room(batch, piece), what="writing genes")
-                for piece in batch.pieces()
-            ]
-            for piece in pieces:
-                piece.result()
-                team.raise_if_failed()
-            del batch, pieces
+        hand_out(grouping, team, choice.batch_room, room, write)
     finally:
         budget.give_back(taken)
     return grouping.spill_bytes
+
+
+def hand_out(
+    grouping: Grouping, team: Team, batch_room: int, room: Callable[[Batch, slice], int],
+    write: Callable[[Batch, slice], None],
+) -> None:  # fmt: skip
+    """Hand every gene of a grouping to `write`: one of `group`, or `sorted.SortedGenes`.
+
+    Parameters
+    ----------
+    grouping
+        Where genes come from.
+    team, room, write
+        As of `give_out`.
+    batch_room
+        Bytes of a batch, which the caller has drawn.
+    """
+    for batch in grouping.batches(batch_room):
+        pieces = [
+            team.submit(write, batch, piece, memory=room(batch, piece), what="writing genes")
+            for piece in batch.pieces()
+        ]
+        for piece in pieces:
+            piece.result()
+            team.raise_if_failed()
+        del batch, pieces
 
 
 def reading_bytes(matrix: Matrix) -> int:

@@ -22,7 +22,7 @@ from atlaswriter.codecs.gzip import segment
 from atlaswriter.codecs.ziprecords import DEFLATED, STORED, Entry
 from atlaswriter.errors import OutputError, Problem, Problems
 from atlaswriter.sinks import fs
-from atlaswriter.sinks.staging import Refusals, StagedSink, judge_target, parent_refusals
+from atlaswriter.sinks.staging import Refusals, StagedSink, judge_target, parent_refusals, refuse_elsewhere
 
 _OTHER = "choose another file"
 _FORCE = f"pass force=True (--force) to replace it, or {_OTHER}"
@@ -101,7 +101,7 @@ class ArchiveSink(StagedSink):
 
     def __init__(self, target: Path, *, force: bool, spill_dir: Path | None = None) -> None:
         super().__init__(target, force=force, spill_dir=spill_dir)
-        self._file = self._staging / self.target.name
+        self._file = self.run.files / self.target.name
         self._descriptor = -1
         self._end = 0
         self._entries: list[Entry] = []
@@ -172,7 +172,7 @@ class ArchiveSink(StagedSink):
     @contextmanager
     def _entry(self, name: str, method: int, *, roomy: bool) -> Iterator[Entry]:
         self._refuse_unfinished()
-        self._refuse_elsewhere(name)
+        refuse_elsewhere(name)
         if name in self.files:
             raise OutputError(str(Problem(str(self.target / name), "this name was written before", "rename it")))
         entry = self._current = Entry(name, method, self._end, roomy)

@@ -11,13 +11,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from atlaswriter.errors import InputError, OutputError, Problem, Problems, listed
 from atlaswriter.sinks import fs
-from atlaswriter.sinks.staging import Refusals, StagedSink, judge_target, parent_refusals
+from atlaswriter.sinks.runfolder import RunFolder
+from atlaswriter.sinks.staging import (
+    CREATING,
+    WRITING,
+    Refusals,
+    StagedSink,
+    judge_target,
+    parent_refusals,
+    refuse_elsewhere,
+)
 
 _OTHER = "choose another folder"
 _FORCE = f"pass force=True (--force) to replace it, or {_OTHER}"
@@ -103,9 +112,13 @@ class FolderSink(StagedSink):
         Whether a target that is not empty is replaced.
     spill_dir
         Folder for temporary files; None: beside the target.
+    keep
+        Whether run folders are left in place, until something is published: those that were found, and this one.
 
     Attributes
     ----------
+    run
+        Where everything waits.
     files
         Bytes of each file written, by its name relative to the target.
     bytes_written
@@ -122,7 +135,7 @@ class FolderSink(StagedSink):
     def make_dir(self, relative: str) -> None:
         """Create a folder, with its parents, if it is not there yet."""
         path = self._staged(relative)
-        with self._failing_as("cannot be created", relative):
+        with self._failing_as(CREATING, relative):
             Path(path).mkdir(parents=True, exist_ok=True)
 
     def write(self, relative: str, *buffers: Any) -> int:
@@ -146,7 +159,7 @@ class FolderSink(StagedSink):
             size = fs.write_file(path, buffers)
         except OSError:
             needed = sum(memoryview(buffer).nbytes for buffer in buffers)
-            with self._failing_as("cannot be written", relative, needed):
+            with self._failing_as(WRITING, relative, needed):
                 raise
         self._note(relative, size)
         return size
@@ -154,7 +167,42 @@ class FolderSink(StagedSink):
     @property
     def staged(self) -> Path:
         """Folder in which the files wait, to read them back."""
-        return self._staging
+        return self.run.files
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether it is certain that nobody else writes this target."""
+        return self._lock.held
+
+    def failing(self, what: str) -> AbstractContextManager[None]:
+        """Turns an `OSError` of what is done inside into an `OutputError`."""
+        return self._failing_as(what)
+
+    def interrupted(self) -> list[RunFolder]:
+        """Run folders that interrupted runs have left, the latest first."""
+        found = [RunFolder(path) for path in self._siblings("") if path != self.run.path and not path.is_symlink()]
+        return sorted(found, key=lambda run: run.path.stat().st_mtime_ns, reverse=True)
+
+    def adopt(self, run: RunFolder, files: Mapping[str, int]) -> None:
+        """Go on with what another run has staged, on the same disk; what is not among `files` is deleted.
+
+        Parameters
+        ----------
+        run
+            The folder of that run.
+        files
+            Bytes of each file, by its name, that is as it was written.
+        """
+        with self._failing_as("cannot be continued"):
+            for name, _ in list(fs.file_sizes(run.files)):
+                if name not in files:
+                    (run.files / name).unlink()
+            for path in (run.tmp, run.parts):
+                fs.remove_tree(path)
+        self._remove(self.run.path)
+        self.run = run
+        self.files = dict(files)
+        self.bytes_written = sum(files.values())
 
     @contextmanager
     def create(self, relative: str) -> Iterator[Callable[[Any], None]]:
@@ -163,10 +211,10 @@ class FolderSink(StagedSink):
 
         def write(buffer: Any) -> None:
             nonlocal size
-            with self._failing_as("cannot be written", relative, size + memoryview(buffer).nbytes):
+            with self._failing_as(WRITING, relative, size + memoryview(buffer).nbytes):
                 size += fs.append(descriptor, buffer)
 
-        with self._failing_as("cannot be written", relative):
+        with self._failing_as(WRITING, relative):
             descriptor = fs.create(self._staged(relative))
         try:
             yield write
@@ -188,21 +236,21 @@ class FolderSink(StagedSink):
         return self.files
 
     def _make_durable(self) -> None:
-        fs.sync_tree(self._staging)
+        fs.sync_tree(self.run.files)
 
     def _put_in_place(self) -> None:
         self._refuse_occupied()
         if not fs.occupied(self.target):
-            fs.rename(self._staging, self.target)  # refused by the system if it was filled meanwhile
-        elif not fs.exchange(self._staging, self.target):
+            fs.rename(self.run.files, self.target)  # refused by the system if it was filled meanwhile
+        elif not fs.exchange(self.run.files, self.target):
             try:
                 fs.rename(self.target, self._sibling("old-"))
-                fs.rename(self._staging, self.target)
+                fs.rename(self.run.files, self.target)
             except BaseException:
                 self._put_back()
                 raise
 
     def _staged(self, relative: str) -> str:
         """Where a file is staged."""
-        self._refuse_elsewhere(relative)
-        return f"{self._staging}/{relative}"  # a Path would cost a quarter of writing a small file
+        refuse_elsewhere(relative)
+        return f"{self.run.files}/{relative}"  # a Path would cost a quarter of writing a small file

@@ -127,6 +127,16 @@ def sync_tree(folder: Path) -> None:
             sync_dir(Path(base))
 
 
+def sync_files(folder: Path, names: Iterable[str]) -> None:
+    """As `sync_tree`, for some files of the folder."""
+    if not _sync_file_system(folder):
+        paths = [folder / name for name in names]
+        for path in paths:
+            sync_file(path)
+        for parent in {path.parent for path in paths}:
+            sync_dir(parent)
+
+
 def _sync_file_system(folder: Path) -> bool:
     """Sync by one ``syncfs``; False where that does not exist or keeps write-back errors to itself."""
     if sys.platform != "linux" or _kernel() < (5, 8):

@@ -21,6 +21,7 @@ from typing import ClassVar, Self
 from atlaswriter.errors import OutputError, Problem, Problems, listed
 from atlaswriter.sinks import fs
 from atlaswriter.sinks.lock import WriterLock
+from atlaswriter.sinks.runfolder import RunFolder
 from atlaswriter.units import format_bytes
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,9 @@ _MAX_NAME = 255 - len("..atlaswriter-old-01234567")
 
 # A part that is empty, "." or ".."; what Windows takes for a separator or a drive; the end of a C string.
 _LEADS_ELSEWHERE = re.compile(r"(^|/)\.{0,2}(/|$)|^[A-Za-z]:|[\\\0]")
+
+# What most errors are about.
+WRITING, CREATING = "cannot be written", "cannot be created"
 
 # What was found, and its remedy.
 Refusals = Iterator[tuple[str, str]]
@@ -83,19 +87,27 @@ class StagedSink(ABC):
         Whether a target that is there already is replaced.
     spill_dir
         Folder for temporary files; None: beside the target.
+    keep
+        Whether run folders are left in place, until something is published: those that were found, and this one.
+
+    Attributes
+    ----------
+    run
+        Where everything waits.
     """
 
     kind: ClassVar[str]
 
-    def __init__(self, target: Path, *, force: bool, spill_dir: Path | None = None) -> None:
+    def __init__(self, target: Path, *, force: bool, spill_dir: Path | None = None, keep: bool = False) -> None:
         self.target = fs.located(target)
         self.force = force
+        self._keep = keep
         self._spill_dir = spill_dir
         self._scratch: Path | None = None
         self.files: dict[str, int] = {}
         self.bytes_written = 0
         self._prefix = f".{self.target.name}.atlaswriter"
-        self._staging = self._sibling("")
+        self.run = RunFolder(self._sibling(""))
         self._lock = WriterLock(self.target.with_name(f"{self._prefix}.lock"), self.target)
         self._created: list[Path] = []
         self._guard = threading.Lock()
@@ -121,7 +133,7 @@ class StagedSink(ABC):
 
     def _open(self, undo: ExitStack) -> None:  # noqa: ARG002 - for other sinks
         """Create what is staged; `undo` is called when the context ends."""
-        self._staging.mkdir()
+        self.run.create()
 
     @abstractmethod
     def _occupied(self) -> bool:
@@ -162,7 +174,7 @@ class StagedSink(ABC):
         """Raise `OutputError` unless exactly the files written are staged, in full length."""
         expected = self._expected()
         with self._failing_as("cannot be verified"):
-            staged = dict(fs.file_sizes(self._staging))
+            staged = dict(fs.file_sizes(self.run.files))
         differences = [
             f"{name} (written: {_size(expected.get(name))}, on disk: {_size(staged.get(name))})"
             for name in sorted(expected.keys() | staged.keys())
@@ -181,6 +193,7 @@ class StagedSink(ABC):
         with self._failing_as("is in place and complete, but may not survive a power failure"):
             for path in (self.target, *self._created):
                 fs.sync_dir(path.parent)
+        self._keep = False
         self._clean()
 
     def _note(self, relative: str, size: int) -> None:
@@ -207,7 +220,8 @@ class StagedSink(ABC):
         with self._failing_as("cannot be put back"):
             self._put_back()
             # Without a lock, the staged files of others may be alive.
-            staged = self._siblings("") if self._lock.held else [self._staging]
+            staged = self._siblings("") if self._lock.held else [self.run.path]
+            staged = [] if self._keep else staged
             spilled = self._siblings("tmp-") if self._lock.held else []
             leftovers = [*staged, *self._siblings("old-"), *spilled]
         for path in leftovers:
@@ -232,26 +246,46 @@ class StagedSink(ABC):
             for path in reversed(self._created):
                 path.rmdir()
 
-    def _refuse_elsewhere(self, relative: str) -> None:
-        """The last guard against names that lead elsewhere."""
-        if _LEADS_ELSEWHERE.search(relative):
-            raise OutputError(str(Problem(repr(relative), "does not name a file inside the export", "rename it")))
-
     @contextmanager
     def _failing_as(self, what: str, relative: str = "", needed: int = 0) -> Iterator[None]:
         """Turn an `OSError` into an `OutputError` with the path that the user knows."""
-        try:
+        with failing_as(what, self.target / relative, self.bytes_written + needed, self.kind):
             yield
-        except OutputError:
-            raise
-        except OSError as error:
-            found, remedy = f"{what} ({error.strerror or error})", ""
-            if relative and isinstance(error, FileExistsError):
-                found += ": this name was written before"
-            elif error.errno in (errno.ENOSPC, errno.EDQUOT):
-                found += f": {format_bytes(self.bytes_written + needed)} needed so far"
-                remedy = f"free space, or choose a {self.kind} on another disk"
-            raise OutputError(str(Problem(str(self.target / relative), found, remedy))) from error
+
+
+def refuse_elsewhere(relative: str) -> None:
+    """Raise `OutputError` for a name that leads out of the export: the last guard against them."""
+    if _LEADS_ELSEWHERE.search(relative):
+        raise OutputError(str(Problem(repr(relative), "does not name a file inside the export", "rename it")))
+
+
+@contextmanager
+def failing_as(what: str, path: Path, needed: int, kind: str) -> Iterator[None]:
+    """Turn an `OSError` into an `OutputError`.
+
+    Parameters
+    ----------
+    what
+        What cannot be done.
+    path
+        Where, as the user knows it.
+    needed
+        Bytes that the disk must hold so far.
+    kind
+        "folder" or "file": what another disk is to be chosen for.
+    """
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        found, remedy = f"{what} ({error.strerror or error})", ""
+        if isinstance(error, FileExistsError) and what in (WRITING, CREATING):
+            found += ": this name was written before"
+        elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+            found += f": {format_bytes(needed)} needed so far"
+            remedy = f"free space, or choose a {kind} on another disk"
+        raise OutputError(str(Problem(str(path), found, remedy))) from error
 
 
 def _size(size: int | None) -> str:

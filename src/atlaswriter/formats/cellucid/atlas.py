@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atlaswriter.engine.budget import Budget
+from atlaswriter.engine.record import Record
 from atlaswriter.engine.resources import Resources
 from atlaswriter.errors import Problems
 from atlaswriter.formats.cellucid import layout
@@ -78,6 +79,8 @@ class Export:
         What it may cost in memory; arrays that the atlas keeps are drawn from it already.
     report
         Begun; closed at the end.
+    record
+        What it is made of; None where that cannot be told.
     """
 
     atlas: Atlas
@@ -86,6 +89,7 @@ class Export:
     resources: Resources
     budget: Budget
     report: Report
+    record: Record | None = None
 
 
 def keep_arrays(atlas: Atlas, budget: Budget, workers: int) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from inspect import signature
 from os import PathLike
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Literal
 
 from atlaswriter.engine.budget import Budget
-from atlaswriter.engine.resources import Resources
+from atlaswriter.engine.record import Record
+from atlaswriter.engine.resources import Resources, check_engine
 from atlaswriter.errors import InputError, Problem, Problems, listed
 from atlaswriter.formats.cellucid import choose
 from atlaswriter.formats.cellucid.atlas import Atlas, Export, Genes, group_vectors, keep_arrays
@@ -26,8 +26,6 @@ from atlaswriter.units import usable_cpus
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-    from atlaswriter.formats.cellucid.plan import Plan
 
 
 def cellucid(
@@ -66,6 +64,9 @@ def cellucid(
     progress: bool | None = None,
     strategy: Literal["auto", "memory", "spill"] = "auto",
     spill_dir: str | PathLike[str] | None = None,
+    resume: bool = False,
+    engine: Literal["fast", "dask"] = "fast",
+    dask: Any = None,
 ) -> Report:
     """Export an AnnData to a Cellucid folder (layout v1).
 
@@ -98,6 +99,12 @@ centroid_outlier_quantile, centroid_min_points, quantizer, make_unique, merge_eq
 dataset_name, dataset_description, dataset_id, source_name, source_url, source_citation, created_at, \
 memory_budget, workers, progress, strategy, spill_dir
         As in `atlaswriter.prepare`; values are stored in 8 bits and compressed unless told otherwise.
+    resume
+        Go on where an interrupted export of the same source with the same options stopped; what is done is proven,
+        and anything that was changed is named and refused. If this export is interrupted, what is done stays.
+    engine, dask
+        ``engine="dask"`` runs the export in tasks on a Dask cluster: `dask` is the address of its scheduler, a
+        ``distributed.Client``, or ``"local"`` (also by default, unless there is a client already).
 
     Returns
     -------
@@ -110,43 +117,20 @@ memory_budget, workers, progress, strategy, spill_dir
         As `atlaswriter.prepare`.
     """
     given = dict(locals())
-    with _opened(given) as prepared:
+    check_engine(engine, dask)
+    if engine == "dask":
+        from atlaswriter.formats.on_dask import export_on_dask
+
+        return export_on_dask("cellucid", given)
+    with opened(given) as prepared:
         # Imports numba, which a thread has loaded by now.
         from atlaswriter.formats.cellucid.write import export
 
         return export(prepared)
 
 
-def plan(source: AnnData | str | PathLike[str], out: str | PathLike[str], **options: Any) -> Plan:
-    """What `cellucid` would do and cost; nothing is written.
-
-    Parameters
-    ----------
-    source, out, options
-        As of `cellucid`.
-
-    Returns
-    -------
-    Plan
-        Seconds, memory, temporary files and output, all estimated; how expression is regrouped.
-
-    Raises
-    ------
-    InputError, BudgetError
-        As `cellucid`; the latter with the smallest budget that works.
-    """
-    defaults = {name: parameter.default for name, parameter in signature(cellucid).parameters.items()}
-    unknown = sorted(set(options) - set(defaults))
-    if unknown:
-        raise TypeError(f"plan() got an unexpected keyword argument {unknown[0]!r}")
-    with _opened({**defaults, **options, "source": source, "out": out}, load_kernels=False) as prepared:
-        from atlaswriter.formats.cellucid.plan import make_plan
-
-        return make_plan(prepared)
-
-
 @contextmanager
-def _opened(given: Mapping[str, Any], *, load_kernels: bool = True) -> Iterator[Export]:
+def opened(given: Mapping[str, Any], *, load_kernels: bool = True) -> Iterator[Export]:
     """An export that has been checked; its source is open while the context lasts."""
     options = Options.of(given)
     resources = Resources.of(given)
@@ -174,12 +158,20 @@ def _opened(given: Mapping[str, Any], *, load_kernels: bool = True) -> Iterator[
         with report.phase("kernels"):
             if loading.is_alive():
                 loading.join()
-        yield Export(atlas, options, target, resources, budget, report)
+        yield Export(atlas, options, target, resources, budget, report, record(given))
     finally:
         stop.set()
         if loading.is_alive():
             loading.join()
         source.close()
+
+
+def record(given: Mapping[str, Any]) -> Record | None:
+    """What an export with these arguments is made of; None where its source is in memory."""
+    source = given["source"]
+    if not isinstance(source, str | PathLike):
+        return None
+    return Record.of("cellucid", {name: value for name, value in given.items() if name != "source"}, [source])
 
 
 def _prepare_kernels(source: Source, given: Mapping[str, Any], options: Options, stop: Event) -> None:

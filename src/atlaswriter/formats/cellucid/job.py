@@ -15,7 +15,7 @@ from atlaswriter.engine.run import Team
 from atlaswriter.formats.cellucid.options import Options
 from atlaswriter.formats.cellucid.payload import SEGMENT_BYTES, Payload
 from atlaswriter.progress import Progress
-from atlaswriter.sinks.folder import FolderSink
+from atlaswriter.sinks.files import Files
 from atlaswriter.sources.base import Array
 
 # Columns with a larger share of rows besides the background are compressed by ISA-L too, and the smaller
@@ -33,7 +33,7 @@ class Job:
     n_cells: int
     options: Options
     team: Team
-    sink: FolderSink
+    sink: Files
     progress: Progress
 
     def write(self, path: str, payload: Payload) -> None:

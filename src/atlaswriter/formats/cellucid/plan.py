@@ -2,74 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
-
 from atlaswriter.engine import strategy
+from atlaswriter.engine.estimate import Plan
 from atlaswriter.engine.strategy import Choice
 from atlaswriter.formats.cellucid import costs, layout
 from atlaswriter.formats.cellucid.atlas import Atlas, Export
 from atlaswriter.formats.cellucid.options import Options
-from atlaswriter.report import html_table, text_table
 from atlaswriter.sources.base import Categorical, n_bytes
-from atlaswriter.units import format_bytes, usable_cpus
+from atlaswriter.units import usable_cpus
 
 # Measured on 2 cores (benchmarks/macro/any_size.py), seconds of one core: for a byte of points, codes and values;
 # for a cell of a field's centroids in one embedding, and of its outlier quantiles for each latent dimension and for
 # ranking; for a graph's entry; for a stored value of a gene and for a file.
 _TABLE_BYTE, _CENTROID, _LATENT, _RANK, _EDGE, _ENTRY, _FILE = 2e-9, 45e-9, 2e-9, 60e-9, 30e-9, 9e-9, 60e-6
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Estimates of one export.
-
-    Attributes
-    ----------
-    choice
-        How expression is regrouped; None without expression.
-    seconds
-        About how long it takes with `workers` threads; measured on 2 cores of a server, warm files.
-    memory
-        Largest resident size of the process, bytes: never more than `budget`.
-    least
-        Smallest budget that works, bytes.
-    spill_bytes, files, bytes_out
-        Temporary files, and what will be written.
-    """
-
-    workers: int
-    budget: int
-    choice: Choice | None
-    seconds: float
-    memory: int
-    least: int
-    spill_bytes: int
-    files: int
-    bytes_out: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values."""
-        return asdict(self)
-
-    def _rows(self) -> list[tuple[str, str]]:
-        return [
-            (
-                "time",
-                f"about {self.seconds:,.0f} s with {self.workers} threads" if self.seconds >= 1 else "about a second",
-            ),
-            ("memory", f"at most {format_bytes(self.memory)} of {format_bytes(self.budget)}"),
-            ("smallest budget", format_bytes(self.least)),
-            ("regrouping", "no expression" if self.choice is None else str(self.choice)),
-            ("temporary files", format_bytes(self.spill_bytes) if self.spill_bytes else "none"),
-            ("output", f"about {format_bytes(self.bytes_out)} in {self.files:,} files"),
-        ]
-
-    def __str__(self) -> str:
-        return text_table(self._rows())
-
-    def _repr_html_(self) -> str:
-        return html_table(self._rows())
 
 
 def make_plan(prepared: Export) -> Plan:
@@ -156,9 +101,14 @@ def _bytes_out(atlas: Atlas, options: Options) -> int:
     if atlas.graph is not None:
         size = layout.index_dtype(n_cells)[1]
         total += costs.stored_entries(atlas.graph) / 2 * size * (1.0 if zipped else 2)
-    if atlas.genes is not None:
-        gene_width, n_genes = (options.var_quantization or 32) / 8, len(atlas.genes.ids)
-        whole = n_cells * n_genes * gene_width
-        entries = strategy.entries_of(atlas.genes.matrix, n_genes)
-        total += min(whole, entries * (0.5 + 0.9 * gene_width)) if zipped else whole
-    return int(total)
+    return int(total + gene_bytes(atlas, options))
+
+
+def gene_bytes(atlas: Atlas, options: Options) -> float:
+    """Bytes of expression in the export, about."""
+    if atlas.genes is None:
+        return 0.0
+    gene_width, n_genes = (options.var_quantization or 32) / 8, len(atlas.genes.ids)
+    whole = atlas.n_cells * n_genes * gene_width
+    entries = strategy.entries_of(atlas.genes.matrix, n_genes)
+    return min(whole, entries * (0.5 + 0.9 * gene_width)) if options.level is not None else whole

@@ -5,27 +5,37 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from atlaswriter import __version__
+from atlaswriter.engine.estimate import Plan
+from atlaswriter.engine.resume import begin
 from atlaswriter.engine.run import Team
 from atlaswriter.engine.spill import refuse_full_disk
 from atlaswriter.engine.strategy import SPILL, reading_bytes
 from atlaswriter.engine.warmup import spill_kernels, warm_up
+from atlaswriter.engine.work import Work
 from atlaswriter.formats.cellucid import costs, layout
 from atlaswriter.formats.cellucid.atlas import Atlas, Export
-from atlaswriter.formats.cellucid.edgefiles import write_edges
-from atlaswriter.formats.cellucid.genes import GeneWriter
+from atlaswriter.formats.cellucid.genes import (
+    GeneWriter,
+    manifest_entries,
+    missing_warnings,
+    positions_left,
+    written_rows,
+)
 from atlaswriter.formats.cellucid.job import Job
-from atlaswriter.formats.cellucid.obs import Entry, ObsWriter
+from atlaswriter.formats.cellucid.obs import Entry, obs_entries, obs_spill_bytes
 from atlaswriter.formats.cellucid.options import Options
-from atlaswriter.formats.cellucid.plan import Plan, make_plan
+from atlaswriter.formats.cellucid.plan import make_plan
+from atlaswriter.formats.cellucid.units import GRAPH, make_dirs, table_units
 from atlaswriter.formats.cellucid.warmup import wanted_kernels
 from atlaswriter.progress import Progress
 from atlaswriter.report import Report
 from atlaswriter.sinks import fs
+from atlaswriter.sinks.files import Files
 from atlaswriter.sinks.folder import FolderSink
 from atlaswriter.sources.base import Continuous, matrix_bytes
 
@@ -42,10 +52,10 @@ def export(prepared: Export) -> Report:
     OutputError
         The output cannot be written; the target is as it was.
     """
-    atlas, options, budget, report = prepared.atlas, prepared.options, prepared.budget, prepared.report
+    atlas, budget, report = prepared.atlas, prepared.budget, prepared.report
     resources, target = prepared.resources, prepared.target
     with report.phase("kernels"):
-        warm_up(wanted_kernels(atlas, options))
+        warm_up(wanted_kernels(atlas, prepared.options))
     budget.settle()
     plan = make_plan(prepared)
     spill_dir = None if resources.spill_dir is None else Path(resources.spill_dir)
@@ -57,87 +67,78 @@ def export(prepared: Export) -> Report:
         warm_up(spill_kernels(atlas.genes.matrix))
     budget.set_aside(plan.workers * costs.WORKER_BYTES, "threads")
     with (
-        FolderSink(target, force=options.force, spill_dir=spill_dir) as sink,
+        FolderSink(target, force=prepared.options.force, spill_dir=spill_dir, keep=resources.resume) as sink,
         Team(plan.workers, budget) as team,
     ):
+        begun = begin(sink, prepared.record, {"created_at": prepared.options.timestamp()}, resume=resources.resume)
+        options = replace(prepared.options, created_at=begun.facts["created_at"])
         job = Job(atlas.n_cells, options, team, sink, Progress(resources.progress))
-        with report.phase("write") as phase, job.progress.phase(target.name, progress_bytes(atlas, options)):
-            _write_parts(atlas, job, plan, report)
-            phase.bytes = sink.bytes_written
+        work = Work(team, sink, begun.journal, begun.done)
+        try:
+            with report.phase("write") as phase, job.progress.phase(target.name, progress_bytes(atlas, options)):
+                report.spill_bytes = _write_parts(atlas, job, plan, work)
+                write_manifests(atlas, options, work.results, sink, report)
+                phase.bytes = sink.bytes_written
+        finally:
+            begun.close()
         with report.phase("publish"):
             sink.publish()
         report.files, report.bytes_out = len(sink.files), sink.bytes_written
+    finish_report(atlas, report)
+    return report
+
+
+def finish_report(atlas: Atlas, report: Report) -> None:
+    """What is known at the very end; warnings are logged."""
     report.bytes_in = input_bytes(atlas)
     report.warnings += atlas.warnings
     report.renamed += atlas.renamed
     report.close()
     for warning in report.warnings:
         log.warning("%s", warning, extra={"in_report": True})
-    return report
 
 
-def _write_parts(atlas: Atlas, job: Job, plan: Plan, report: Report) -> None:
-    """Submit the parts, longest first; write the manifests once all are there, the identity last."""
-    names = job.options.layout
-    job.sink.make_dir(names.obs_dir)
-    graph = _submit_graph(atlas, job)
-    obs = ObsWriter(atlas, atlas.frames, job)
-    fields = obs.submit()
-    _submit_points(atlas, job)
-    genes = None
+def _write_parts(atlas: Atlas, job: Job, plan: Plan, work: Work) -> int:
+    """Write everything but manifests, longest first; the bytes of temporary files."""
+    make_dirs(atlas, job.options, job.sink)
+    for unit in table_units(atlas, job):
+        work.submit(unit)
+    spilled = 0
     if atlas.genes is not None and plan.choice is not None:
-        job.sink.make_dir(names.var_dir)
-        genes = GeneWriter(atlas.genes, job)
-        genes.run(plan.choice)
-        report.warnings += genes.warnings()
+        left = positions_left(atlas.genes, work.results)
+        if left.size:
+            spilled = GeneWriter(atlas.genes, left, job, work).run(plan.choice)
     job.team.wait()
-    entries = [field() for field in fields]
-    report.spill_bytes = obs.spill_bytes + (0 if genes is None else genes.spill_bytes)
+    return spilled + obs_spill_bytes(atlas, work.results)
+
+
+def write_manifests(atlas: Atlas, options: Options, results: Mapping[str, Any], sink: Files, report: Report) -> None:
+    """Write the manifests of an export all units of which are done, the identity last; say what was found."""
+    entries = obs_entries(atlas, options, results)
+    rows = written_rows(results)
+    if atlas.genes is not None:
+        report.warnings += missing_warnings(atlas.genes, rows)
     report.warnings += [text for entry in entries for text in entry.warnings]
-    n_edges = None if graph is None else _write_graph_manifest(graph.result(), job)
-    _write_table_manifests(atlas, entries, genes, job)
-    identity = _identity(atlas, entries, n_edges, job)
-    _write_json(job, layout.IDENTITY, identity, indent=2)
+    n_edges = None
+    if atlas.graph is not None:
+        n_edges, max_neighbors = results[GRAPH]
+        manifest = layout.connectivity_manifest(
+            options.layout,
+            n_cells=atlas.n_cells,
+            n_edges=n_edges,
+            max_neighbors=max_neighbors,
+            compression=options.level,
+        )
+        _write_json(sink, options.layout.connectivity_manifest, manifest)
+    _write_table_manifests(atlas, entries, rows, options, sink)
+    identity = _identity(atlas, entries, n_edges, options, sink.target)
+    _write_json(sink, layout.IDENTITY, identity, indent=2)
     _describe(identity, report)
 
 
-def _submit_graph(atlas: Atlas, job: Job) -> Future[tuple[int, int]] | None:
-    if atlas.graph is None:
-        return None
-    directory = job.options.layout.connectivity_dir
-    job.sink.make_dir(directory)
-    fixed, rooms = costs.edges(atlas.graph)
-    room = rooms.within(job.team.budget.free - fixed)
-    return job.team.submit(write_edges, atlas.graph, directory, room, job, memory=fixed + room, what="connectivities")
-
-
-def _submit_points(atlas: Atlas, job: Job) -> None:
-    compressed, team = job.options.level is not None, job.team
-    for dim, points in sorted(atlas.embeddings.items()):
-        payload = atlas.frames[dim].points(points)
-        path = layout.points_file(dim, compressed)
-        team.submit(job.write, path, payload, memory=costs.points(points), what=f"the {dim}D embedding")
-    if atlas.vectors:
-        job.sink.make_dir(layout.VECTORS_DIR)
-    for name, by_dim in atlas.vectors.items():
-        for dim, raw in by_dim.items():
-            payload = atlas.frames[dim].vectors(raw)
-            path = layout.vectors_file(name, dim, compressed)
-            team.submit(job.write, path, payload, memory=costs.points(raw), what=f"vector field {name!r}")
-
-
-def _write_graph_manifest(counted: tuple[int, int], job: Job) -> int:
-    n_edges, max_neighbors = counted
-    names = job.options.layout
-    manifest = layout.connectivity_manifest(
-        names, n_cells=job.n_cells, n_edges=n_edges, max_neighbors=max_neighbors, compression=job.options.level
-    )
-    _write_json(job, names.connectivity_manifest, manifest)
-    return n_edges
-
-
-def _write_table_manifests(atlas: Atlas, entries: list[Entry], genes: GeneWriter | None, job: Job) -> None:
-    options = job.options
+def _write_table_manifests(
+    atlas: Atlas, entries: list[Entry], rows: Mapping[int, list[Any]], options: Options, sink: Files
+) -> None:
     obs = layout.obs_manifest(
         options.layout,
         n_cells=atlas.n_cells,
@@ -147,24 +148,25 @@ def _write_table_manifests(atlas: Atlas, entries: list[Entry], genes: GeneWriter
         continuous=[entry.manifest for entry in entries if entry.summary["kind"] == "continuous"],
         categorical=[entry.manifest for entry in entries if entry.summary["kind"] == "category"],
     )
-    _write_json(job, options.layout.obs_manifest, obs)
-    if genes is not None:
+    _write_json(sink, options.layout.obs_manifest, obs)
+    if atlas.genes is not None:
         var = layout.var_manifest(
             options.layout,
             n_cells=atlas.n_cells,
-            gene_id_column=genes.genes.id_column,
+            gene_id_column=atlas.genes.id_column,
             compression=options.level,
             bits=options.var_quantization,
-            genes=genes.entries,
+            genes=manifest_entries(atlas.genes, rows),
         )
-        _write_json(job, options.layout.var_manifest, var)
+        _write_json(sink, options.layout.var_manifest, var)
 
 
-def _identity(atlas: Atlas, entries: list[Entry], n_edges: int | None, job: Job) -> dict[str, Any]:
-    options = job.options
+def _identity(
+    atlas: Atlas, entries: list[Entry], n_edges: int | None, options: Options, target: Path
+) -> dict[str, Any]:
     widths = {entry.manifest[2] for entry in entries if entry.summary["kind"] == "category"}
     return layout.identity(
-        dataset=options.dataset(job.sink.target),
+        dataset=options.dataset(target),
         created_at=options.timestamp(),
         writer=f"atlaswriter {__version__}",
         n_cells=atlas.n_cells,
@@ -183,8 +185,8 @@ def _identity(atlas: Atlas, entries: list[Entry], n_edges: int | None, job: Job)
     )
 
 
-def _write_json(job: Job, name: str, content: Mapping[str, Any], indent: int | None = None) -> None:
-    job.sink.write(name, json.dumps(content, indent=indent, allow_nan=False).encode())
+def _write_json(sink: Files, name: str, content: Mapping[str, Any], indent: int | None = None) -> None:
+    sink.write(name, json.dumps(content, indent=indent, allow_nan=False).encode())
 
 
 def _describe(identity: Mapping[str, Any], report: Report) -> None:

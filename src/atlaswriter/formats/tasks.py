@@ -1,0 +1,449 @@
+"""Exports in tasks: planned once, done slice by slice by any number of processes, finished once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from inspect import signature
+from os import PathLike
+from pathlib import Path
+from typing import Any, Protocol
+
+from atlaswriter.engine.budget import Budget
+from atlaswriter.engine.estimate import Plan
+from atlaswriter.engine.plan import RunPlan, Stage, Task, folder_of, ranges_of
+from atlaswriter.engine.record import Record, jsonable, refuse_changes
+from atlaswriter.engine.resources import Resources
+from atlaswriter.engine.run import Team
+from atlaswriter.engine.slices import chosen_tasks
+from atlaswriter.engine.state import missing_tasks, proven, refuse_finished, refuse_missing, refuse_unready
+from atlaswriter.engine.work import Unit, Work
+from atlaswriter.errors import InputError, OutputError, Problem, Problems
+from atlaswriter.progress import Progress
+from atlaswriter.report import Report, text_table
+from atlaswriter.sinks import fs
+from atlaswriter.sinks.files import Files
+from atlaswriter.sinks.folder import FolderSink
+from atlaswriter.sinks.journal import Journal
+from atlaswriter.sinks.runfolder import RunFolder
+from atlaswriter.sinks.task import TaskSink
+from atlaswriter.units import format_bytes, parse_bytes, peak_memory
+
+log = logging.getLogger(__name__)
+
+Place = str | PathLike[str]
+
+# Formats that can be written in tasks, and where.
+_FORMATS = {"cellucid": "atlaswriter.formats.cellucid.tasks", "landscape": "atlaswriter.formats.landscape.tasks"}
+# Memory of a process of a cluster unless told otherwise, and bytes that a task reads.
+_MEMORY, _TASK_SIZE = "4GiB", "4GiB"
+
+
+class Tasks(Protocol):
+    """An export that has been checked, in tasks.
+
+    Attributes
+    ----------
+    record
+        What it is made of.
+    target, resources, budget, report
+        Where to, with what; begun.
+    facts
+        What was decided for all tasks.
+    """
+
+    record: Record
+    target: Path
+    resources: Resources
+    budget: Budget
+    report: Report
+
+    @property
+    def force(self) -> bool:
+        """Whether an existing export is replaced."""
+
+    @property
+    def workers(self) -> int:
+        """Threads for which there is room."""
+
+    def plan(self, task_size: int) -> tuple[dict[str, Any], tuple[Stage, ...]]:
+        """Facts and stages, of tasks that read about `task_size` bytes each."""
+
+    def units(
+        self, plan: RunPlan, stage: Stage, tasks: Sequence[Task], run: RunFolder, done: Mapping[str, Any],
+        team: Team, files: Files,
+    ) -> Iterator[Unit]:  # fmt: skip
+        """Some tasks of a stage as units, named as in the journal; `done` are results of the stages before."""
+
+    def finish(self, plan: RunPlan, results: Mapping[str, Any], sink: FolderSink) -> None:
+        """Write what is made of all results."""
+
+
+@dataclass
+class RunReport:
+    """What one call of `run` did.
+
+    Attributes
+    ----------
+    folder
+        Of the plan.
+    done, skipped
+        Numbers of tasks that were done now, and before, by stage.
+    bytes_out, files
+        What was written.
+    peak_memory
+        Largest resident size of the process so far, bytes.
+    """
+
+    folder: str
+    done: dict[str, list[int]] = field(default_factory=dict)
+    skipped: dict[str, list[int]] = field(default_factory=dict)
+    bytes_out: int = 0
+    peak_memory: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        rows = [(f"stage {name}", f"tasks {ranges_of(numbers) or 'none'} done") for name, numbers in self.done.items()]
+        rows += [
+            (f"stage {name}", f"tasks {ranges_of(numbers)} were done before")
+            for name, numbers in self.skipped.items()
+            if numbers
+        ]
+        rows += [("written", format_bytes(self.bytes_out)), ("peak memory", format_bytes(self.peak_memory))]
+        return text_table(rows)
+
+
+def plan(source: Any, out: Place, *, to: str = "cellucid", **options: Any) -> Plan:
+    """What an export would do and cost; nothing is written.
+
+    Parameters
+    ----------
+    source, out, options
+        As of `atlaswriter.cellucid` or `atlaswriter.landscape`.
+    to
+        ``"cellucid"`` or ``"landscape"``.
+
+    Returns
+    -------
+    Plan
+        Seconds, memory, temporary files and output, all estimated; how data is regrouped.
+
+    Raises
+    ------
+    InputError, BudgetError
+        As that function; the latter with the smallest budget that works.
+    """
+    module = module_of(to)
+    found: Plan = module.estimate({**_defaults(to, options, "plan"), **options, module.SOURCE: source, "out": out})
+    return found
+
+
+def plan_tasks(
+    source: Place, out: Place, folder: Place, *, to: str = "cellucid", task_size: str | int = _TASK_SIZE, **options: Any
+) -> RunPlan:
+    """Plan an export in tasks, which `run` does on any machines that share a disk, and `finish` publishes.
+
+    Parameters
+    ----------
+    source, out
+        As of `atlaswriter.cellucid` and `atlaswriter.landscape`.
+    folder
+        Folder for the plan and everything that waits, on the disk of `out`; it must not exist, or be empty.
+    to
+        ``"cellucid"`` or ``"landscape"``.
+    task_size
+        Bytes that a task reads, about.
+    options
+        Of the function of that name. `memory_budget` and `workers` are those of each process; 4 GiB by default.
+
+    Returns
+    -------
+    RunPlan
+        The stages and their tasks.
+
+    Raises
+    ------
+    InputError, BudgetError, OutputError
+        As that function; nothing but the folder is written.
+    """
+    run = folder_of(Path(folder))
+    problems = Problems()
+    size = problems.attempt(parse_bytes, task_size, "task_size")
+    _check_folder(run, Path(out), problems)
+    problems.raise_if_any()
+    assert size is not None  # noqa: S101 - no size is a problem
+    arguments = plain_arguments(to, source, out, options)
+    with _opened(to, arguments, {"memory_budget": options.get("memory_budget") or _MEMORY}) as tasks:
+        facts, stages = tasks.plan(size)
+        plan = RunPlan(str(fs.located(tasks.target)), arguments, tasks.record, facts, tasks.workers, stages)
+    try:
+        for path in (run.path, run.files, run.parts, run.tmp, run.journal):
+            path.mkdir(parents=path == run.path, exist_ok=True)
+        plan.write(run)
+    except OSError as error:
+        raise OutputError(str(Problem(str(run.path), f"cannot be written ({error.strerror or error})"))) from error
+    return plan
+
+
+def run(
+    folder: Place,
+    stage: str | None = None,
+    tasks: str | Sequence[int] | None = None,
+    *,
+    memory_budget: str | int | None = None,
+    workers: int | None = None,
+    progress: bool | None = None,
+) -> RunReport:
+    """Do some tasks of a plan; what is done already is left alone.
+
+    Parameters
+    ----------
+    folder
+        Of the plan.
+    stage
+        Which stage; None: all, one after the other.
+    tasks
+        Which tasks: numbers, or a text as `engine.slices.chosen_tasks` takes it; None: all.
+    memory_budget, workers
+        Of this process; by default those of the plan.
+    progress
+        Show progress; by default when standard error is a terminal.
+
+    Raises
+    ------
+    IncompleteError
+        Stages that this one needs are not done; says which tasks.
+    InputError
+        Input, options or version are not those of the plan; says which.
+    BudgetError, OutputError
+        As the export.
+    """
+    place = folder_of(Path(folder))
+    plan = RunPlan.read(place)
+    refuse_finished(place)
+    stages = plan.stages if stage is None else (plan.stage(stage),)
+    if stage is None and tasks is not None:
+        raise InputError(Problem("tasks", "are those of a stage", "name it (stage=, --stage)"))
+    wanted = {found.name: chosen_tasks(tasks, len(found.tasks)) for found in stages}
+    report = RunReport(str(place.path))
+    journal = Journal(place.journal, durable=True)
+    left = _left(plan, place, journal, wanted, report)
+    if not any(left.values()):
+        return report
+    memory = max(plan.stage(name).memory for name, numbers in left.items() if numbers)
+    given = {"memory_budget": memory_budget or memory, "workers": workers or plan.workers, "progress": progress}
+    try:
+        with _opened(plan.format, plan.arguments, given) as opened:
+            refuse_changes(plan.record.changes(opened.record), str(place.path), "plan again, in another folder")
+            for found in stages:
+                if left[found.name]:
+                    _run_stage(plan, found, left[found.name], place, journal, opened, report)
+    finally:
+        journal.close()
+    report.peak_memory = peak_memory()
+    return report
+
+
+def finish(folder: Place, *, force: bool = False, checksums: bool = False, progress: bool | None = None) -> Report:
+    """Verify what the tasks have done, write the manifests, and publish the export.
+
+    Parameters
+    ----------
+    folder
+        Of the plan.
+    force
+        Replace an export that is there already, also if that was not planned.
+    checksums
+        Read every file again and compare its CRC-32, not only its size.
+    progress
+        Show progress; by default when standard error is a terminal.
+
+    Raises
+    ------
+    IncompleteError
+        Tasks are missing, or their files are not as they were written; says which.
+    InputError, OutputError
+        As of `run`; what the tasks have done stays.
+    """
+    place = folder_of(Path(folder))
+    plan = RunPlan.read(place)
+    if place.result.exists():
+        return _finished(place)
+    journal = Journal(place.journal)
+    if report := _published_already(plan, place, journal):
+        return report
+    entries = proven(place, journal, read=checksums)
+    refuse_missing(place, {stage.name: missing_tasks(stage, entries) for stage in plan.stages})
+    arguments = {**plan.arguments, "force": force or bool(plan.arguments.get("force"))}
+    with _opened(plan.format, arguments, {"progress": progress}) as tasks:
+        refuse_changes(plan.record.changes(tasks.record), str(place.path), "plan again, in another folder")
+        wanted = {stage.work(task) for stage in plan.stages for task in stage.tasks}
+        done = {name: entry for name, entry in entries.items() if name in wanted}
+        sizes = {name: size for entry in done.values() for name, (size, _) in entry.files.items()}
+        results = {name: result for entry in done.values() for name, result in entry.result.items()}
+        with FolderSink(tasks.target, force=tasks.force, keep=True) as sink:
+            sink.adopt(place, sizes)
+            with tasks.report.phase("finish"):
+                tasks.finish(plan, results, sink)
+            with tasks.report.phase("publish"):
+                sink.publish()
+            tasks.report.files, tasks.report.bytes_out = len(sink.files), sink.bytes_written
+        tasks.report.close()
+    _close(place, tasks.report)
+    return tasks.report
+
+
+def discard(folder: Place) -> None:
+    """Delete a run folder and everything in it, published or not; what was published stays.
+
+    Raises
+    ------
+    InputError
+        It holds no plan.
+    """
+    place = folder_of(Path(folder))
+    RunPlan.read(place)
+    fs.remove_tree(place.path)
+
+
+def module_of(to: str) -> Any:
+    """The module with the tasks of a format; `InputError` if there is none."""
+    if to not in _FORMATS:
+        raise InputError(Problem("to", f"{to!r} cannot be planned", f"use {' or '.join(_FORMATS)}"))
+    return import_module(_FORMATS[to])
+
+
+def _defaults(to: str, options: Mapping[str, Any], function: str) -> dict[str, Any]:
+    """Arguments of the export and their defaults; TypeError if there are others among the options."""
+    parameters = signature(module_of(to).FUNCTION).parameters
+    if unknown := sorted(set(options) - set(parameters)):
+        raise TypeError(f"{function}() got an unexpected keyword argument {unknown[0]!r}")
+    return {name: parameter.default for name, parameter in parameters.items()}
+
+
+def plain_arguments(to: str, source: Place, out: Place, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of the export, as plain values; paths for every machine."""
+    module, defaults = module_of(to), _defaults(to, options, "plan_tasks")
+    if not isinstance(source, str | PathLike):
+        remedy = "write it to a file that all machines can read"
+        raise InputError(Problem(module.SOURCE, "what is in memory cannot be shared", remedy))
+    given: dict[str, Any] = {**defaults, **options, module.SOURCE: source, "out": out}
+    try:
+        plain = {name: jsonable(value) for name, value in given.items()}
+    except TypeError as error:
+        raise InputError(
+            Problem("options", f"cannot be written down: {error}", "give paths and plain values")
+        ) from error
+    for name in (*module.PATHS, module.SOURCE, "out", "spill_dir"):
+        plain[name] = _absolute(plain[name])
+    for name in ("progress", "resume", "engine", "dask"):
+        plain.pop(name, None)
+    return plain
+
+
+def _absolute(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_absolute(item) for item in value]
+    return str(Path(value).absolute()) if isinstance(value, str) else value
+
+
+@contextmanager
+def _opened(to: str, arguments: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[Tasks]:
+    module = module_of(to)
+    context: AbstractContextManager[Tasks] = module.opened({"progress": None, **arguments, **given})
+    with context as tasks:
+        yield tasks
+
+
+def _check_folder(run: RunFolder, out: Path, problems: Problems) -> None:
+    target = fs.located(out.absolute())
+    place = Path(os.path.realpath(run.path))
+    if place == target or target in place.parents or place in target.parents:
+        problems.add("plan", f"{run.path} and the output {out} lie in each other", "choose a folder beside the output")
+    elif run.path.exists() and (not run.path.is_dir() or fs.occupied(run.path)):
+        problems.add(
+            "plan", f"{run.path} is not empty", "choose a new folder, or discard it: atlaswriter finish --discard"
+        )
+    else:
+        devices = [fs.nearest_existing(path).stat().st_dev for path in (place, target.parent)]
+        if devices[0] != devices[1]:
+            problems.add("plan", f"{run.path} is not on the disk of {out}", "choose a folder beside the output")
+
+
+def _left(
+    plan: RunPlan, place: RunFolder, journal: Journal, wanted: Mapping[str, list[int]], report: RunReport
+) -> dict[str, list[int]]:
+    """Tasks that are wanted and not done, by stage; stages that are needed and not wanted must be done."""
+    done = proven(place, journal)
+    left = {}
+    for name, numbers in wanted.items():
+        stage = plan.stage(name)
+        missing = set(missing_tasks(stage, done))
+        left[name] = [number for number in numbers if number in missing]
+        report.skipped[name] = [number for number in numbers if number not in missing]
+        report.done[name] = []
+        if left[name]:
+            refuse_unready(plan, stage, place, done, wanted)
+    return left
+
+
+def _run_stage(
+    plan: RunPlan, stage: Stage, numbers: list[int], place: RunFolder, journal: Journal, opened: Tasks,
+    report: RunReport,
+) -> None:  # fmt: skip
+    needed = {early.work(task) for early in plan.before(stage) for task in early.tasks}
+    done = {
+        name: result
+        for work, entry in (proven(place, journal).items() if needed else ())
+        if work in needed
+        for name, result in entry.result.items()
+    }
+    tasks = [stage.tasks[number] for number in numbers]
+    spill_dir = None if opened.resources.spill_dir is None else Path(opened.resources.spill_dir)
+    progress = Progress(opened.resources.progress)
+    with (
+        TaskSink(place, Path(plan.target), spill_dir) as sink,
+        Team(opened.workers, opened.budget) as team,
+        progress.phase(stage.name, sum(task.bytes_in for task in tasks)),
+    ):
+        work = Work(team, sink, journal, settle=sink.make_durable)
+        work.do(opened.units(plan, stage, tasks, place, done, team, sink))
+        report.bytes_out += sink.bytes_written
+    report.done[stage.name] = numbers
+
+
+def _published_already(plan: RunPlan, place: RunFolder, journal: Journal) -> Report | None:
+    """The report of a run whose process was killed between publication and what comes after."""
+    target = Path(plan.target)
+    wanted = {stage.work(task) for stage in plan.stages for task in stage.tasks}
+    if not target.is_dir() or not wanted <= journal.proven(target, read=False).keys():
+        return None
+    if wanted <= journal.proven(place.files, read=False).keys():
+        return None  # not moved yet: the export that is there is an older one of the same content
+    report = Report(plan.target, plan.format)
+    sizes = dict(fs.file_sizes(target))
+    report.files, report.bytes_out = len(sizes), sum(sizes.values())
+    report.close()
+    _close(place, report)
+    return report
+
+
+def _close(place: RunFolder, report: Report) -> None:
+    """Leave plan, journal and report in the run folder, and nothing else."""
+    place.result.write_text(report.to_json())
+    for path in (place.files, place.parts, place.tmp):
+        fs.remove_tree(path)
+
+
+def _finished(place: RunFolder) -> Report:
+    content = json.loads(place.result.read_text())
+    log.info("%s was published before", content["output"])
+    return Report.from_dict(content)
