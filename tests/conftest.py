@@ -3,6 +3,9 @@
 import importlib.metadata
 import logging
 import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,47 @@ settings.register_profile(
     "thorough", max_examples=2000, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
+
+
+# Minutes each, as measured on two cores: workers that begin with them end together.
+SLOWEST = (
+    "memory/test_peak.py", "memory/test_landscape_memory.py", "memory/test_deepcell_memory.py",
+    "crash/test_landscape_killed.py", "memory/test_identity.py", "crash/test_deepcell_killed.py",
+)  # fmt: skip
+
+# Compiles kernels that no other process has claimed by making a folder; begins with those that take longest.
+WARM = """
+import os, sys
+from atlaswriter.kernels import _jit
+
+def unclaimed():
+    for one in sorted(_jit._load_all(), key=lambda one: (not one.name.startswith("gzip."), one.name)):
+        try:
+            os.mkdir(os.path.join(sys.argv[1], one.name))
+        except FileExistsError:
+            continue
+        yield from ((one, signature) for signature in one.signatures)
+
+_jit.warm(unclaimed())
+"""
+
+
+def pytest_configure(config):
+    """Before workers are started, that each kernel is compiled once and not by each of them."""
+    workers = getattr(config.option, "numprocesses", None)
+    if not workers or hasattr(config, "workerinput"):
+        return
+    config.option.loadscopereorder = False  # files in the order given below, not the one with most tests first
+    with tempfile.TemporaryDirectory() as claims:
+        processes = [subprocess.Popen([sys.executable, "-c", WARM, claims]) for _ in range(workers)]
+        for process in processes:
+            process.wait()
+
+
+def pytest_collection_modifyitems(config, items):
+    if hasattr(config, "workerinput"):
+        order = {Path(__file__).parent / name: place for place, name in enumerate(SLOWEST)}
+        items.sort(key=lambda item: order.get(item.path, len(order)))
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import pytest
 from tests.bundles import make_bundle
@@ -25,30 +26,43 @@ WAYS = {
     "row groups, spilled": {"tile_size": 60, "strategy": "spill", "row_groups": True},
 }
 
-# Exports over what is there, and kills itself before a certain call that changes the disk.
+# For each number it is told, a copy of itself exports over what is there, and kills itself before that call among those
+# that change the disk. Libraries are loaded once; the copies say nothing unless they survive.
 CHILD = """
 import json, os, signal, sys
+import h5py, pyarrow.parquet, tifffile, zarr
 import atlaswriter as aw
+from atlaswriter.kernels import _jit
 from atlaswriter.sinks import fs, lock
 
-bundle, out, kill_at, options = sys.argv[1], sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
-calls = []
+bundle, out, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+_jit.warm_all()
 
-def mortal(function):
-    def wrapper(*args, **given):
-        calls.append(function.__name__)
-        if len(calls) == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args, **given)
-    return wrapper
+def export(kill_at):
+    calls = []
 
-for name in ("write", "mkdir", "rename", "unlink", "rmdir", "fsync", "pread"):
-    setattr(os, name, mortal(getattr(os, name)))
-for module, name in ((fs, "sync_tree"), (fs, "exchange"), (fs, "remove_tree"), (lock, "_lock")):
-    setattr(module, name, mortal(getattr(module, name)))
+    def mortal(function):
+        def wrapper(*args, **given):
+            calls.append(function.__name__)
+            if len(calls) == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **given)
+        return wrapper
 
-aw.landscape(bundle, out, force=True, progress=False, workers=1, **options)
-print(json.dumps(calls))
+    for name in ("write", "mkdir", "rename", "unlink", "rmdir", "fsync", "pread"):
+        setattr(os, name, mortal(getattr(os, name)))
+    for module, name in ((fs, "sync_tree"), (fs, "exchange"), (fs, "remove_tree"), (lock, "_lock")):
+        setattr(module, name, mortal(getattr(module, name)))
+    aw.landscape(bundle, out, force=True, progress=False, workers=1, **options)
+    return calls
+
+for line in sys.stdin:
+    copy = os.fork()
+    if not copy:
+        print(json.dumps(export(int(line))), flush=True)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1])
+    print(json.dumps({"code": code}), flush=True)
 """
 
 
@@ -63,9 +77,22 @@ def setting(tmp_path):
     return truth.folder, tmp_path / "in" / "old", out
 
 
-def killed(bundle, out, kill_at, options):
-    command = [sys.executable, "-c", CHILD, str(bundle), str(out), str(kill_at), json.dumps(options)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+@contextmanager
+def mortal(bundle, out, options):
+    """Runs an export that is killed before a call, 0 for none; its exit code, and the calls of one that survives."""
+    command = [sys.executable, "-c", CHILD, str(bundle), str(out), json.dumps(options)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+
+        def killed(kill_at):
+            child.stdin.write(f"{kill_at}\n")
+            child.stdin.flush()
+            calls, said = [], json.loads(child.stdout.readline())
+            if isinstance(said, list):
+                calls, said = said, json.loads(child.stdout.readline())
+            return said["code"], calls
+
+        yield killed
+        child.stdin.close()
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -76,31 +103,38 @@ def test_killed_before_calls_that_change_the_disk(way, setting, tmp_path):
     OLD, NEW = files(old), files(tmp_path / "new")
     untouched = fingerprint(bundle)
     shutil.copytree(old, out)
-    last = killed(bundle, out, 0, options)
-    assert last.returncode == 0, last.stderr
-    assert files(out) == NEW
-    calls = json.loads(last.stdout)
-    assert len(calls) > 30
-    published = calls.index("exchange" if can_exchange(tmp_path) else "remove_tree") + 1
-    # The first ones, the ones around publication, the last ones, and some between.
-    between = random.Random(0).sample(range(3, published - 4), 3)
-    moments = sorted({1, 2, *between, published - 4, published - 1, published, published + 1, len(calls) - 1, len(calls)})
-    seen = []
-    for kill_at in moments:
-        shutil.rmtree(out)
-        shutil.copytree(old, out)
-        done = killed(bundle, out, kill_at, options)
-        assert done.returncode in (0, -signal.SIGKILL), done.stderr
-        give_up(out)
-        found = files(out)
-        assert found in (OLD, NEW), kill_at
-        assert os.listdir(out.parent) == ["out"]
-        seen.append(found == NEW)
+    with mortal(bundle, out, options) as killed:
+        moments, published, seen = killed_at_moments(killed, old, out, OLD, NEW)
     assert seen == sorted(seen)
     assert seen[0] is False
     assert fingerprint(bundle) == untouched
     if can_exchange(tmp_path):
         assert seen == [kill_at > published for kill_at in moments]
+
+
+def killed_at_moments(killed, old, out, OLD, NEW):
+    """The numbers of calls before which it was killed, that of the publication, and whether the new export was seen."""
+    code, calls = killed(0)
+    assert code == 0
+    assert files(out) == NEW
+    assert len(calls) > 30
+    published = calls.index("exchange" if can_exchange(out.parent) else "remove_tree") + 1
+    # The first ones, the ones around publication, the last ones, and some between.
+    between = random.Random(0).sample(range(3, published - 4), 3)
+    moments = sorted(
+        {1, 2, *between, published - 4, published - 1, published, published + 1, len(calls) - 1, len(calls)}
+    )
+    seen = []
+    for kill_at in moments:
+        shutil.rmtree(out)
+        shutil.copytree(old, out)
+        assert killed(kill_at)[0] in (0, -signal.SIGKILL)
+        give_up(out)
+        found = files(out)
+        assert found in (OLD, NEW), kill_at
+        assert os.listdir(out.parent) == ["out"]
+        seen.append(found == NEW)
+    return moments, published, seen
 
 
 def test_killed_at_random_moments(setting, tmp_path):

@@ -1,28 +1,34 @@
-"""Runs one export in a process of its own and says what memory it took: ``python child.py JOB`` (JSON in, JSON out).
+"""Runs exports in a process of its own and says what memory each took: a line of JSON in, a line of JSON out.
 
 Peaks are read from ``/proc/self/status`` by the process itself: what ``getrusage`` says of a child begins with what
-its parent held when it forked.
+its parent held when it forked. That of an export counts from the end of the last one that was not refused.
 """
 
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 
 def main():
-    job = json.loads(sys.argv[1])
-    if job.get("data_limit"):
-        import resource
+    for line in sys.stdin:
+        job = json.loads(line)
+        if job.get("data_limit"):
+            import resource
 
-        resource.setrlimit(resource.RLIMIT_DATA, (job["data_limit"], job["data_limit"]))
-    from atlaswriter.errors import BudgetError
+            resource.setrlimit(resource.RLIMIT_DATA, (job["data_limit"], job["data_limit"]))
+        from atlaswriter.errors import BudgetError
 
-    try:
-        found = {"cellucid": cellucid, "mapped": mapped, "dask": dask}[job["how"]](job)
-    except BudgetError as error:
-        found = {"refused": str(error)}
-    sys.stdout.write(json.dumps({**found, **memory()}) + "\n")
+        try:
+            found = {**HOW[job["how"]](job), **memory()}
+        except BudgetError as error:
+            found = {"refused": str(error), **memory()}
+        else:
+            with suppress(OSError):  # the next peak is then the larger of both
+                Path("/proc/self/clear_refs").write_text("5")
+        sys.stdout.write(json.dumps(found) + "\n")
+        sys.stdout.flush()
 
 
 def memory():
@@ -33,7 +39,8 @@ def memory():
 
 
 def done(report):
-    return {"spilled": report.spill_bytes, "regrouping": report.contents.get("regrouping"), "n_files": report.files}
+    contents = {"contents": report.contents, "regrouping": report.contents.get("regrouping")}
+    return {**contents, "spilled": report.spill_bytes, "n_files": report.files, "said": report.peak_memory}
 
 
 def cellucid(job):
@@ -41,6 +48,24 @@ def cellucid(job):
     import atlaswriter as aw
 
     return done(aw.cellucid(job["source"], job["out"], **job["options"]))
+
+
+def landscape(job):
+    import atlaswriter as aw
+
+    return done(aw.landscape(job["source"], job["out"], progress=False, **job["options"]))
+
+
+def deepcell(job):
+    import atlaswriter as aw
+
+    return done(aw.deepcell(job["source"], job["out"], *job["labels"], progress=False, **job["options"]))
+
+
+def deepcell_export(job):
+    import atlaswriter as aw
+
+    return done(aw.deepcell_export(job["source"], job["out"], progress=False, **job["options"]))
 
 
 def mapped(job):
@@ -95,6 +120,8 @@ def dask(job):
         var = pd.DataFrame(index=[f"gene-{position}" for position in range(matrix.shape[1])])
         return done(prepare(obs=obs, var=var, gene_expression=matrix, out_dir=job["out"], **given, **job["options"]))
 
+
+HOW = {one.__name__: one for one in (cellucid, landscape, deepcell, deepcell_export, mapped, dask)}
 
 if __name__ == "__main__":
     # Not the folder of this script, in which "inputs.py" lies.

@@ -4,6 +4,9 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -40,20 +43,54 @@ def inputs(tmp_path_factory):
 
 
 @pytest.fixture
-def measured(kernels, tmp_path):
-    """Runs an export in a process of its own; what it says (see `child.py`)."""
+def process(kernels, tmp_path):
+    """Opens a process that exports what it is told to; what it says of each export (see `child.py`), and its ``out``.
 
-    def run(how, source, *, prefix=(), fails=False, **job):
-        out = tmp_path / "out"
-        shutil.rmtree(out, ignore_errors=True)
-        job = {"how": how, "source": str(source), "out": str(out), **job}
-        command = [*prefix, sys.executable, str(CHILD), json.dumps(job)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if fails:
-            assert done.returncode
-            return done.stderr
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert [path.name for path in tmp_path.iterdir()] == (["out"] if out.exists() else [])
-        return json.loads(done.stdout.splitlines()[-1])
+    ``prefix`` is what the process is started by; an export that ``fails`` ends it, and gives what it complained of.
+    """
+
+    @contextmanager
+    def opened(*, prefix=()):
+        command, pipes = [*prefix, sys.executable, str(CHILD)], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with (
+            tempfile.TemporaryFile("w+") as stderr,
+            subprocess.Popen(command, **pipes, stderr=stderr, text=True) as child,
+        ):
+            yield partial(exported, child, stderr)
+            child.stdin.close()
+
+    def exported(child, stderr, how, source, *, fails=False, suffix="", **job):
+        out = (tmp_path / "out").with_suffix(suffix)
+        remove(out)
+        child.stdin.write(json.dumps({"how": how, "source": str(source), "out": str(out), **job}) + "\n")
+        child.stdin.flush()
+        answer = child.stdout.readline()
+        if not answer:
+            assert child.wait()
+            stderr.seek(0)
+            complaint = stderr.read()
+            assert fails, complaint[-2000:]
+            return complaint
+        assert not fails
+        assert [path.name for path in tmp_path.iterdir()] == ([out.name] if out.exists() else [])
+        return {**json.loads(answer), "out": out}
+
+    return opened
+
+
+@pytest.fixture
+def measured(process):
+    """Runs one export in a process of its own."""
+
+    def run(how, source, *, prefix=(), **job):
+        with process(prefix=prefix) as export:
+            return export(how, source, **job)
 
     return run
+
+
+def remove(path):
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -8,8 +8,6 @@ import io
 import json
 import re
 import shutil
-import subprocess
-import sys
 import zipfile
 from itertools import product
 
@@ -22,23 +20,6 @@ MIB = 1 << 20
 MARGIN = 4 * MIB
 SIDE, TILE = 1024, 256
 FRAMES = {"small": 16, "large": 48}
-
-CHILD = """
-import json, sys
-from pathlib import Path
-job = json.loads(sys.argv[1])
-import atlaswriter as aw
-from atlaswriter.errors import BudgetError
-write = getattr(aw, job["write"])
-try:
-    report = write(*job["given"], progress=False, **job["options"])
-    found = {"said": report.peak_memory}
-except BudgetError as error:
-    found = {"refused": str(error)}
-lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-found["peak"] = int(lines["VmHWM"].split()[0]) * 1024
-print(json.dumps(found))
-"""
 
 
 # ---------------------------------------------------------------- movies, written frame by frame
@@ -167,30 +148,19 @@ def movies(tmp_path_factory):
     shutil.rmtree(folder)
 
 
-@pytest.fixture
-def measured(kernels, tmp_path):
-    """Runs in a process of its own; what it says, and `digest` of the project."""
-
-    def run(*given, write="deepcell", **options):
-        out = tmp_path / "out.zip"
-        out.unlink(missing_ok=True)
-        images, *labels = map(str, given)
-        job = {"write": write, "given": [images, str(out), *labels], "options": {"workers": 2, **options}}
-        command = [sys.executable, "-c", CHILD, json.dumps(job)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert [path.name for path in tmp_path.iterdir()] == (["out.zip"] if out.exists() else [])
-        digest = hashlib.sha256(out.read_bytes()).hexdigest() if out.exists() else None
-        return {**json.loads(done.stdout.splitlines()[-1]), "digest": digest}
-
-    return run
+def project_of(export, images, *labels, write="deepcell", **options):
+    """What the process says of a run, and `digest` of the project."""
+    labels = [str(path) for path in labels]
+    found = export(write, images, labels=labels, suffix=".zip", options={"workers": 2, **options})
+    path = found["out"]
+    return {**found, "digest": hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None}
 
 
-def smallest(measured, *given, **options):
+def smallest(export, *given, **options):
     """The first budget that is not refused, beginning with 1 byte and going on with what each refusal says would do."""
     budget = 1
     for _ in range(6):
-        found = measured(*given, memory_budget=budget, **options)
+        found = project_of(export, *given, memory_budget=budget, **options)
         if "refused" not in found:
             return budget, found
         named = int(re.search(r"smallest budget that works is about (\d+)MiB", found["refused"])[1]) * MIB
@@ -211,11 +181,13 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_peak_stays_under_the_smallest_budget(case, measured, movies, record_property):
+def test_peak_stays_under_the_smallest_budget(case, process, movies, record_property):
     """Three times the frames fit into it too, though their pixels alone are larger than what is left of it."""
     make, options = CASES[case]
-    budget, large = smallest(measured, movies(make, FRAMES["large"]), **options)
-    small = measured(movies(make, FRAMES["small"]), memory_budget=budget, **options)
+    with process() as export:
+        budget, large = smallest(export, movies(make, FRAMES["large"]), **options)
+    with process() as export:
+        small = project_of(export, movies(make, FRAMES["small"]), memory_budget=budget, **options)
     peaks = {"budget": budget, "small": small["peak"], "large": large["peak"]}
     record_property("peaks", {name: size // MIB for name, size in peaks.items()})
     assert "refused" not in small
@@ -226,24 +198,26 @@ def test_peak_stays_under_the_smallest_budget(case, measured, movies, record_pro
 
 
 @pytest.mark.parametrize("make", [strips, one_strip])
-def test_one_huge_frame(make, measured, tmp_path_factory, record_property):
+def test_one_huge_frame(make, process, tmp_path_factory, record_property):
     """A page that is one strip must be decoded as a whole: its memory is drawn, and the smallest budget is larger."""
     path = tmp_path_factory.mktemp("huge") / "given"
     side = 5120
     tiff(path, 1, side=side, rowsperstrip=side if make is one_strip else 16)
-    budget, found = smallest(measured, path)
+    with process() as export:
+        budget, found = smallest(export, path)
     record_property("peaks", {"budget": budget // MIB, "peak": found["peak"] // MIB})
     assert found["peak"] <= budget
     assert (budget > 240 * MIB + side * side * 2) == (make is one_strip)
     path.unlink()
 
 
-def test_many_cells(measured, movies, record_property):
+def test_many_cells(process, movies, record_property):
     """Their rows are held, and drawn from the budget: 65,536 in each of 12 frames."""
-    budget, found = smallest(measured, movies(crowded, 12))
+    with process() as export:
+        budget, found = smallest(export, movies(crowded, 12))
+        roomy = project_of(export, movies(crowded, 12), memory_budget="4GiB", workers=1)
     record_property("peaks", {"budget": budget // MIB, "peak": found["peak"] // MIB})
     assert found["peak"] <= budget
-    roomy = measured(movies(crowded, 12), memory_budget="4GiB", workers=1)
     assert roomy["digest"] == found["digest"]
 
 

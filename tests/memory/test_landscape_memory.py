@@ -7,8 +7,6 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,23 +20,6 @@ SIZES = 1, 4
 # What two processes that load the same libraries hold may differ by some pages.
 MARGIN = 4 * MIB
 BLOCK = 250_000
-
-CHILD = """
-import json, sys
-from pathlib import Path
-job = json.loads(sys.argv[1])
-import atlaswriter as aw
-from atlaswriter.errors import BudgetError
-try:
-    report = aw.landscape(job["bundle"], job["out"], progress=False, **job["options"])
-    found = {"spilled": report.spill_bytes, "contents": report.contents, "seconds": report.seconds,
-             "said": report.peak_memory}
-except BudgetError as error:
-    found = {"refused": str(error)}
-lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-found["peak"] = int(lines["VmHWM"].split()[0]) * 1024
-print(json.dumps(found))
-"""
 
 
 def big_bundle(folder, *, transcripts, cells=2000, edge=2000, outlier=None, image=None, sorted_by_place=True, genes=60):
@@ -80,24 +61,6 @@ def big_bundle(folder, *, transcripts, cells=2000, edge=2000, outlier=None, imag
     return folder
 
 
-@pytest.fixture(scope="session")
-def kernels():
-    """Compiled before anything is measured."""
-    if not Path("/proc/self/status").exists():
-        pytest.skip("no /proc here to read a process's largest resident size from")
-    code = (
-        "import sys, tempfile, atlaswriter as aw\nfrom pathlib import Path\nfrom tests.bundles import make_bundle\n"
-        "with tempfile.TemporaryDirectory() as folder:\n"
-        "    truth = make_bundle(Path(folder) / 'bundle')\n"
-        "    for tile_size in (250, 700):\n"
-        "        for strategy in ('memory', 'spill'):\n"
-        "            for compat in (False, True):\n"
-        "                aw.landscape(truth.folder, Path(folder) / 'out', force=True, progress=False,"
-        " tile_size=tile_size, strategy=strategy, compat=compat)\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=Path(__file__).parents[2])
-
-
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory):
     """Gives the folder of a bundle, made on first use; all are deleted at the end."""
@@ -113,21 +76,10 @@ def bundles(tmp_path_factory):
     shutil.rmtree(home)
 
 
-@pytest.fixture
-def measured(kernels, tmp_path):
-    """Runs an export in a process of its own; what it says, and `digest` of all files."""
-
-    def run(bundle, **options):
-        out = tmp_path / "out"
-        shutil.rmtree(out, ignore_errors=True)
-        job = {"bundle": str(bundle), "out": str(out), "options": {"workers": 2, **options}}
-        command = [sys.executable, "-c", CHILD, json.dumps(job)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert [path.name for path in tmp_path.iterdir()] == (["out"] if out.exists() else [])
-        return {**json.loads(done.stdout.splitlines()[-1]), "digest": digest(out)}
-
-    return run
+def landscape(export, bundle, **options):
+    """What the process says of an export, and `digest` of all files."""
+    found = export("landscape", bundle, options={"workers": 2, **options})
+    return {**found, "digest": digest(found["out"])}
 
 
 def digest(folder):
@@ -143,9 +95,9 @@ def named(refusal):
     return int(re.search(r"smallest budget that works is about (\d+)MiB", refusal)[1])
 
 
-def smallest_budget(measured, bundle, **options):
+def smallest_budget(export, bundle, **options):
     """What the refusal of a budget that is too small says would do, and a little more."""
-    return named(measured(bundle, memory_budget=1, **options)["refused"]) * MIB + MARGIN
+    return named(landscape(export, bundle, memory_budget=1, **options)["refused"]) * MIB + MARGIN
 
 
 CASES = {
@@ -156,12 +108,16 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_peak_stays_under_the_budget(case, measured, bundles, record_property):
+def test_peak_stays_under_the_budget(case, process, bundles, record_property):
     """The smallest budget does for four times the transcripts too, which would not fit into it: they are spilled."""
     options = CASES[case]
     folders = {size: bundles(transcripts=3_000_000 * size, cells=4000 * size) for size in SIZES}
-    budget = smallest_budget(measured, folders[4], **options)
-    found = {size: measured(folders[size], memory_budget=budget, **options) for size in SIZES}
+    with process() as export:
+        budget = smallest_budget(export, folders[4], **options)
+        large = landscape(export, folders[4], memory_budget=budget, **options)
+        roomy = landscape(export, folders[4], memory_budget="6GiB", **options)
+    with process() as export:
+        found = {1: landscape(export, folders[1], memory_budget=budget, **options), 4: large}
     assert not [one["refused"] for one in found.values() if "refused" in one]
     record_property("peaks", {"budget": budget // MIB, **{size: one["peak"] // MIB for size, one in found.items()}})
     assert max(one["peak"] for one in found.values()) <= budget
@@ -169,76 +125,86 @@ def test_peak_stays_under_the_budget(case, measured, bundles, record_property):
     assert found[4]["peak"] <= 1.15 * found[1]["peak"]
     assert found[4]["spilled"] > 12_000_000
     assert found[4]["contents"]["transcripts"] == 12_000_000
-    roomy = measured(folders[4], memory_budget="6GiB", **options)
     assert roomy["spilled"] == 0
     assert roomy["digest"] == found[4]["digest"]
     assert abs(found[4]["said"] - found[4]["peak"]) < MIB
 
 
-def test_transcripts_in_no_order(measured, bundles):
+def test_transcripts_in_no_order(process, bundles):
     """Every part of the source touches every tile: keys of parts in temporary files are memory too."""
     folders = {size: bundles(transcripts=1_000_000 * size, edge=6000, sorted_by_place=False) for size in SIZES}
     options = {"strategy": "spill", "tile_size": 60, "row_groups": True}
-    budget = smallest_budget(measured, folders[4], **options)
-    found = {size: measured(folders[size], memory_budget=budget, **options) for size in SIZES}
+    with process() as export:
+        budget = smallest_budget(export, folders[4], **options)
+        large = landscape(export, folders[4], memory_budget=budget, **options)
+    with process() as export:
+        found = {1: landscape(export, folders[1], memory_budget=budget, **options), 4: large}
+    assert not [one["refused"] for one in found.values() if "refused" in one]
     assert max(one["peak"] for one in found.values()) <= budget
 
 
-def test_an_outlier_costs_no_memory(measured, bundles):
+def test_an_outlier_costs_no_memory(process, bundles):
     """A transcript far away makes the box of tiles huge, not the memory."""
     folder = bundles(transcripts=1_000_000, outlier=900_000.0)
-    budget = smallest_budget(measured, folder)
-    found = measured(folder, memory_budget=budget)
+    with process() as export:
+        budget = smallest_budget(export, folder)
+        found = landscape(export, folder, memory_budget=budget)
     assert found["peak"] <= budget
     assert found["contents"]["transcripts"] == 1_000_000
 
 
 @pytest.mark.parametrize("compat", [False, True])
-def test_all_transcripts_in_one_tile(compat, measured, bundles):
+def test_all_transcripts_in_one_tile(compat, process, bundles):
     """A tile is written as a whole: it fits in the budget, or the refusal says what would do, and that does."""
     folder = bundles(transcripts=12_000_000, cells=16_000)
     options = {"tile_size": 1 << 20, "compat": compat}
-    budget = smallest_budget(measured, folder, **options)
-    found = measured(folder, memory_budget=budget, **options)
-    if "refused" in found:
-        assert "smallest budget that works is about" in found["refused"], found["refused"]
-        budget = named(found["refused"]) * MIB + MARGIN
-        found = measured(folder, memory_budget=budget, **options)
+    with process() as export:
+        budget = smallest_budget(export, folder, **options)
+        found = landscape(export, folder, memory_budget=budget, **options)
+    with process() as export:
+        if "refused" in found:
+            assert "smallest budget that works is about" in found["refused"], found["refused"]
+            budget = named(found["refused"]) * MIB + MARGIN
+            found = landscape(export, folder, memory_budget=budget, **options)
+        roomy = landscape(export, folder, memory_budget="8GiB", **options)
     assert "refused" not in found, found["refused"]
     assert found["peak"] <= budget
-    roomy = measured(folder, memory_budget="8GiB", **options)
     assert roomy["digest"] == found["digest"]
     assert roomy["peak"] <= 8 << 30
 
 
-def test_many_cells(measured, bundles):
+def test_many_cells(process, bundles):
     """Outlines are spilled too."""
     folder = bundles(transcripts=1000, cells=200_000, edge=6000)
-    budget = smallest_budget(measured, folder)
-    found = measured(folder, memory_budget=budget)
+    with process() as export:
+        budget = smallest_budget(export, folder)
+        found = landscape(export, folder, memory_budget=budget)
+        roomy = landscape(export, folder, memory_budget="6GiB")
     assert found["peak"] <= budget
     assert found["contents"]["outlines"] == 200_000
-    roomy = measured(folder, memory_budget="6GiB")
     assert (roomy["spilled"], roomy["digest"]) == (0, found["digest"])
 
 
-def test_a_large_image(measured, bundles):
+def test_a_large_image(process, bundles):
     folder = bundles(transcripts=1000, image=(7000, 7000), edge=7000)
-    budget = smallest_budget(measured, folder)
-    found = measured(folder, memory_budget=budget)
+    with process() as export:
+        budget = smallest_budget(export, folder)
+        found = landscape(export, folder, memory_budget=budget)
     assert found["peak"] <= budget
     assert budget < 500 * MIB
 
 
 @pytest.mark.parametrize(("strategy", "workers"), [("auto", 2), ("memory", 1), ("spill", 2)])
-def test_too_small_a_budget_names_one_that_works(strategy, workers, measured, bundles):
+def test_too_small_a_budget_names_one_that_works(strategy, workers, process, bundles):
     folder = bundles(transcripts=1_000_000, cells=4000)
     options = {"strategy": strategy, "workers": workers}
-    refusal = measured(folder, memory_budget="64MiB", **options)
-    assert refusal["digest"] == digest(Path("/nowhere"))
-    budget = named(refusal["refused"]) * MIB
-    again = measured(folder, memory_budget=budget - 40 * MIB, **options)
-    assert "refused" in again
-    found = measured(folder, memory_budget=budget + MARGIN, **options)
+    with process() as export:
+        refusal = landscape(export, folder, memory_budget="64MiB", **options)
+        assert refusal["digest"] == digest(Path("/nowhere"))
+        budget = named(refusal["refused"]) * MIB
+        again = landscape(export, folder, memory_budget=budget - 40 * MIB, **options)
+        assert "refused" in again
+    with process() as export:
+        found = landscape(export, folder, memory_budget=budget + MARGIN, **options)
     assert "refused" not in found
     assert found["peak"] <= budget + MARGIN

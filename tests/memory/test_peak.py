@@ -42,14 +42,14 @@ class Case:
         given = {"latent": 0, "obs": ("score",), **self.recipe}
         return inputs(self.make, **{**given, self.grows: given[self.grows] * size})
 
-    def export(self, measured, path, **others):
+    def export(self, run, path, **others):
         budget = others.pop("memory_budget", None)
         options = {"var_quantization": 8, "obs_continuous_quantization": 8, "compression": 6, "workers": 2}
-        return measured(self.how, path, options={**options, **self.options, "memory_budget": budget}, **others)
+        return run(self.how, path, options={**options, **self.options, "memory_budget": budget}, **others)
 
-    def smallest_budget(self, measured, path):
+    def smallest_budget(self, run, path):
         """What the refusal of a budget that is too small says would do, and a little more: a multiple of 8 MiB."""
-        refusal = self.export(measured, path, memory_budget=1)["refused"]
+        refusal = self.export(run, path, memory_budget=1)["refused"]
         named = int(re.search(r"smallest budget that works is about (\d+)MiB", refusal)[1]) * MIB
         return -(-(named + MARGIN) // (8 * MIB)) * 8 * MIB
 
@@ -95,7 +95,7 @@ def content(path):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_peak_stays_under_the_budget(name, measured, inputs, record_property):
+def test_peak_stays_under_the_budget(name, process, measured, inputs, record_property):
     """With the smallest budget that does for 16 times the data, all sizes stay under it, and 16x is near 4x.
 
     16 times the data would not fit into it, with what the interpreter and libraries hold. Which measure grows is said
@@ -105,10 +105,12 @@ def test_peak_stays_under_the_budget(name, measured, inputs, record_property):
     if case.how == "dask" and not importlib.util.find_spec("dask"):
         pytest.skip("dask is not installed")
     paths = {size: case.input(inputs, size) for size in SIZES}
-    budget = case.smallest_budget(measured, paths[16])
+    with process() as export:
+        budget = case.smallest_budget(export, paths[16])
+        found = {16: case.export(export, paths[16], memory_budget=budget)}
+    found |= {size: case.export(measured, paths[size], memory_budget=budget) for size in SIZES[:-1]}
     empty = EMPTY_WITH_ANNDATA if case.how == "dask" else EMPTY
     assert paths[16].is_dir() or content(paths[16]) + empty > budget
-    found = {size: case.export(measured, paths[size], memory_budget=budget) for size in SIZES}
     shown = {size: one.get("refused") or round(one["peak"] / MIB, 1) for size, one in found.items()}
     record_property("peaks", {"budget": budget // MIB, **shown})
     log.info("%s: budget %d MiB, peaks %s, %s", name, budget // MIB, shown, found[16].get("regrouping"))
@@ -120,7 +122,7 @@ def test_peak_stays_under_the_budget(name, measured, inputs, record_property):
         assert found[16]["spilled"] > content(paths[16]) / 4
 
 
-def test_limit_of_the_system(measured, inputs):
+def test_limit_of_the_system(process, measured, inputs):
     """The largest size in the smallest budget, where the system gives no more private memory than that (RLIMIT_DATA).
 
     The limit counts what is reserved too (stacks of threads, pools of libraries), and does not count mapped files;
@@ -130,8 +132,9 @@ def test_limit_of_the_system(measured, inputs):
     assert resource.RLIMIT_DATA
     case = CASES["csr"]
     small, large = (case.input(inputs, size) for size in (1, 16))
-    budget = case.smallest_budget(measured, large)
-    usual = case.export(measured, small, memory_budget=budget)
+    with process() as export:
+        budget = case.smallest_budget(export, large)
+        usual = case.export(export, small, memory_budget=budget)
     limit = budget - usual["files"] + usual["private"] - usual["touched"]
     found = case.export(measured, large, memory_budget=budget, data_limit=limit)
     assert found["n_files"] > 125

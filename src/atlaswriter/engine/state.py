@@ -3,11 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from atlaswriter.engine.plan import RunPlan, Stage, ranges_of
 from atlaswriter.errors import IncompleteError, InputError, Problem
+from atlaswriter.report import text_table
 from atlaswriter.sinks.journal import Entry, Journal
 from atlaswriter.sinks.runfolder import RunFolder
+from atlaswriter.units import format_bytes
+
+
+@dataclass
+class RunReport:
+    """What one call of `run` did.
+
+    Attributes
+    ----------
+    folder
+        Of the plan.
+    done, skipped
+        Numbers of tasks that were done now, and before, by stage.
+    bytes_out, files
+        What was written.
+    peak_memory
+        Largest resident size of the process so far, bytes.
+    """
+
+    folder: str
+    done: dict[str, list[int]] = field(default_factory=dict)
+    skipped: dict[str, list[int]] = field(default_factory=dict)
+    bytes_out: int = 0
+    peak_memory: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        rows = [(f"stage {name}", f"tasks {ranges_of(numbers) or 'none'} done") for name, numbers in self.done.items()]
+        rows += [
+            (f"stage {name}", f"tasks {ranges_of(numbers)} were done before")
+            for name, numbers in self.skipped.items()
+            if numbers
+        ]
+        rows += [("written", format_bytes(self.bytes_out)), ("peak memory", format_bytes(self.peak_memory))]
+        return text_table(rows)
 
 
 def proven(place: RunFolder, journal: Journal, *, read: bool = False) -> dict[str, Entry]:

@@ -7,7 +7,6 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from inspect import signature
 from os import PathLike
@@ -16,23 +15,23 @@ from typing import Any, Protocol
 
 from atlaswriter.engine.budget import Budget
 from atlaswriter.engine.estimate import Plan
-from atlaswriter.engine.plan import RunPlan, Stage, Task, folder_of, ranges_of
+from atlaswriter.engine.plan import RunPlan, Stage, Task, folder_of
 from atlaswriter.engine.record import Record, jsonable, refuse_changes
 from atlaswriter.engine.resources import Resources
 from atlaswriter.engine.run import Team
 from atlaswriter.engine.slices import chosen_tasks
-from atlaswriter.engine.state import missing_tasks, proven, refuse_finished, refuse_missing, refuse_unready
+from atlaswriter.engine.state import RunReport, missing_tasks, proven, refuse_finished, refuse_missing, refuse_unready
 from atlaswriter.engine.work import Unit, Work
 from atlaswriter.errors import InputError, OutputError, Problem, Problems
 from atlaswriter.progress import Progress
-from atlaswriter.report import Report, text_table
+from atlaswriter.report import Report
 from atlaswriter.sinks import fs
 from atlaswriter.sinks.files import Files
 from atlaswriter.sinks.folder import FolderSink
 from atlaswriter.sinks.journal import Journal
 from atlaswriter.sinks.runfolder import RunFolder
 from atlaswriter.sinks.task import TaskSink
-from atlaswriter.units import format_bytes, parse_bytes, peak_memory
+from atlaswriter.units import parse_bytes, peak_memory
 
 log = logging.getLogger(__name__)
 
@@ -82,43 +81,6 @@ class Tasks(Protocol):
 
     def finish(self, plan: RunPlan, results: Mapping[str, Any], sink: FolderSink) -> None:
         """Write what is made of all results."""
-
-
-@dataclass
-class RunReport:
-    """What one call of `run` did.
-
-    Attributes
-    ----------
-    folder
-        Of the plan.
-    done, skipped
-        Numbers of tasks that were done now, and before, by stage.
-    bytes_out, files
-        What was written.
-    peak_memory
-        Largest resident size of the process so far, bytes.
-    """
-
-    folder: str
-    done: dict[str, list[int]] = field(default_factory=dict)
-    skipped: dict[str, list[int]] = field(default_factory=dict)
-    bytes_out: int = 0
-    peak_memory: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        rows = [(f"stage {name}", f"tasks {ranges_of(numbers) or 'none'} done") for name, numbers in self.done.items()]
-        rows += [
-            (f"stage {name}", f"tasks {ranges_of(numbers)} were done before")
-            for name, numbers in self.skipped.items()
-            if numbers
-        ]
-        rows += [("written", format_bytes(self.bytes_out)), ("peak memory", format_bytes(self.peak_memory))]
-        return text_table(rows)
 
 
 def plan(source: Any, out: Place, *, to: str = "cellucid", **options: Any) -> Plan:
@@ -181,7 +143,7 @@ def plan_tasks(
     problems.raise_if_any()
     assert size is not None  # noqa: S101 - no size is a problem
     arguments = plain_arguments(to, source, out, options)
-    with _opened(to, arguments, {"memory_budget": options.get("memory_budget") or _MEMORY}) as tasks:
+    with _opened(to, arguments, {"memory_budget": options.get("memory_budget") or _MEMORY}, None) as tasks:
         facts, stages = tasks.plan(size)
         plan = RunPlan(str(fs.located(tasks.target)), arguments, tasks.record, facts, tasks.workers, stages)
     try:
@@ -241,7 +203,7 @@ def run(
     memory = max(plan.stage(name).memory for name, numbers in left.items() if numbers)
     given = {"memory_budget": memory_budget or memory, "workers": workers or plan.workers, "progress": progress}
     try:
-        with _opened(plan.format, plan.arguments, given) as opened:
+        with _opened(plan.format, plan.arguments, given, [name for name, numbers in left.items() if numbers]) as opened:
             refuse_changes(plan.record.changes(opened.record), str(place.path), "plan again, in another folder")
             for found in stages:
                 if left[found.name]:
@@ -283,7 +245,7 @@ def finish(folder: Place, *, force: bool = False, checksums: bool = False, progr
     entries = proven(place, journal, read=checksums)
     refuse_missing(place, {stage.name: missing_tasks(stage, entries) for stage in plan.stages})
     arguments = {**plan.arguments, "force": force or bool(plan.arguments.get("force"))}
-    with _opened(plan.format, arguments, {"progress": progress}) as tasks:
+    with _opened(plan.format, arguments, {"progress": progress}, ()) as tasks:
         refuse_changes(plan.record.changes(tasks.record), str(place.path), "plan again, in another folder")
         wanted = {stage.work(task) for stage in plan.stages for task in stage.tasks}
         done = {name: entry for name, entry in entries.items() if name in wanted}
@@ -356,9 +318,12 @@ def _absolute(value: Any) -> Any:
 
 
 @contextmanager
-def _opened(to: str, arguments: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[Tasks]:
+def _opened(
+    to: str, arguments: Mapping[str, Any], given: Mapping[str, Any], stages: Sequence[str] | None
+) -> Iterator[Tasks]:
+    """The export, to plan it (no stages), to do some stages, or to finish it (none of them)."""
     module = module_of(to)
-    context: AbstractContextManager[Tasks] = module.opened({"progress": None, **arguments, **given})
+    context: AbstractContextManager[Tasks] = module.opened({"progress": None, **arguments, **given}, stages)
     with context as tasks:
         yield tasks
 

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,10 +88,12 @@ def keyed(planes: Sequence[Plane], keys: Sequence[str] = ()) -> list[Plane]:
     ``"ATP1A1/CD45"`` becomes ``"atp1a1_cd45"``; what is taken already gets a number.
     """
     taken = set(keys)
+    numbers: dict[str, Iterator[int]] = {}
     result = [replace(plane, key=key) for plane, key in zip(planes, keys, strict=False)]
     for plane in planes[len(keys) :]:
         slug = re.sub(r"[^a-z0-9]+", "_", plane.label.lower()).strip("_")[:60] or "image"
-        names = itertools.chain([slug], (f"{slug}_{number}" for number in itertools.count(2)))
+        further = (f"{slug}_{number}" for number in numbers.setdefault(slug, itertools.count(2)))
+        names = itertools.chain([slug], further)
         key = next(name for name in names if name not in taken)
         taken.add(key)
         result.append(replace(plane, key=key))

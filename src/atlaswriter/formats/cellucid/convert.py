@@ -130,8 +130,22 @@ memory_budget, workers, progress, strategy, spill_dir
 
 
 @contextmanager
-def opened(given: Mapping[str, Any], *, load_kernels: bool = True) -> Iterator[Export]:
-    """An export that has been checked; its source is open while the context lasts."""
+def opened(
+    given: Mapping[str, Any], *, load_kernels: bool = True, values: bool = True, tables: bool = True
+) -> Iterator[Export]:
+    """An export that has been checked; its source is open while the context lasts.
+
+    Parameters
+    ----------
+    given
+        Arguments of `cellucid`.
+    load_kernels
+        Whether they will be needed.
+    values
+        Whether numbers are checked: once is enough.
+    tables
+        Whether anything but expression will be written.
+    """
     options = Options.of(given)
     resources = Resources.of(given)
     problems = Problems()
@@ -151,8 +165,9 @@ def opened(given: Mapping[str, Any], *, load_kernels: bool = True) -> Iterator[E
         with report.phase("read"):
             report.contents["source"] = source.location
             atlas = _atlas(source, given, problems, report)
-            problems.attempt(keep_arrays, atlas, budget, resources.workers or usable_cpus())
-            problems.attempt(check_atlas, atlas, options, target, problems)
+            if tables:
+                problems.attempt(keep_arrays, atlas, budget, resources.workers or usable_cpus())
+            problems.attempt(check_atlas, atlas, options, target, problems, values=values, frames=tables)
         problems.raise_if_any()
         assert target is not None  # noqa: S101 - no target is a problem
         with report.phase("kernels"):

@@ -55,9 +55,19 @@ def estimate(arguments: Mapping[str, Any]) -> Plan:
 
 
 @contextmanager
-def opened(arguments: Mapping[str, Any]) -> Iterator[CellucidTasks]:
-    """An export that has been checked, in tasks; its source is open while the context lasts."""
-    with convert.opened(arguments) as prepared:
+def opened(arguments: Mapping[str, Any], stages: Sequence[str] | None) -> Iterator[CellucidTasks]:
+    """An export in tasks; its source is open while the context lasts.
+
+    Parameters
+    ----------
+    arguments
+        Of `cellucid`.
+    stages
+        Stages to do, of a plan; None: to plan, for which everything is checked.
+    """
+    planning = stages is None
+    needed = {"load_kernels": bool(stages), "values": planning, "tables": planning or TABLES in (stages or ())}
+    with convert.opened(arguments, **needed) as prepared:
         yield CellucidTasks(prepared)
 
 

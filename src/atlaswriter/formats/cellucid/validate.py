@@ -27,10 +27,23 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _BEYOND = f"values beyond ±{_FLOAT32_MAX:.3g}, the largest the viewer can show"
 
 
-def check_atlas(atlas: Atlas, options: Options, target: Path | None, problems: Problems) -> None:
-    """Add everything that is wrong to `problems`; rename and merge what the options allow.
+def check_atlas(
+    atlas: Atlas, options: Options, target: Path | None, problems: Problems, *, values: bool = True, frames: bool = True
+) -> None:
+    """Find the frames of the embeddings; rename and merge what the options allow.
 
-    `target` tells the file system that file names must suit; None when it is not known.
+    Parameters
+    ----------
+    atlas, options
+        What is exported, and how.
+    target
+        Tells the file system that file names must suit; None when it is not known.
+    problems
+        Everything that is wrong is added here.
+    values
+        Whether numbers are looked at, for which everything but sparse float32 is read; they need not be twice.
+    frames
+        Whether frames are needed.
     """
     case_sensitive = target is None or fs.case_sensitive(target)
     if not atlas.embeddings and not any(problem.where == "embeddings" for problem in problems.found):
@@ -39,15 +52,16 @@ def check_atlas(atlas: Atlas, options: Options, target: Path | None, problems: P
         problems.add("cells", f"there are {atlas.n_cells}", f"an export has 1 to {_MAX_CELLS} cells")
     for dim, points in atlas.embeddings.items():
         where = f"X_umap_{dim}d"
-        if _check_coordinates(points, atlas.n_cells, dim, where, problems) and atlas.n_cells:
+        good = _check_coordinates(points, atlas.n_cells, dim, where, problems, values=values)
+        if good and atlas.n_cells and frames:
             frame = problems.attempt(Frame.around, points, where)
             if frame is not None:
                 atlas.frames[dim] = frame
     if atlas.latent is not None:
-        _check_coordinates(atlas.latent, atlas.n_cells, None, "latent_space", problems)
-    _check_vectors(atlas, case_sensitive, problems)
-    _check_obs(atlas, options, case_sensitive, problems)
-    _check_genes(atlas, options, case_sensitive, problems)
+        _check_coordinates(atlas.latent, atlas.n_cells, None, "latent_space", problems, values=values)
+    _check_vectors(atlas, case_sensitive, problems, values=values)
+    _check_obs(atlas, options, case_sensitive, problems, values=values)
+    _check_genes(atlas, options, case_sensitive, problems, values=values)
     if atlas.graph is not None:
         _check_shape(atlas.graph, (atlas.n_cells, atlas.n_cells), "connectivities", problems)
     if 4 in atlas.embeddings:
@@ -55,7 +69,7 @@ def check_atlas(atlas: Atlas, options: Options, target: Path | None, problems: P
         atlas.warnings.append(f"4D points are written, but the viewer shows at most three dimensions{alone}")
 
 
-def _check_vectors(atlas: Atlas, case_sensitive: bool, problems: Problems) -> None:
+def _check_vectors(atlas: Atlas, case_sensitive: bool, problems: Problems, *, values: bool) -> None:
     plan = plan_names(
         list(atlas.vectors),
         where="vector fields",
@@ -69,20 +83,23 @@ def _check_vectors(atlas: Atlas, case_sensitive: bool, problems: Problems) -> No
             problems.add(f"vector field {name!r}", "has characters that files cannot have", f"use {safe_name(name)!r}")
         for dim, vectors in by_dim.items():
             where, frame = f"vector field {name!r} {dim}D", atlas.frames.get(dim)
-            if _check_coordinates(vectors, atlas.n_cells, dim, where, problems) and frame is not None:
+            good = _check_coordinates(vectors, atlas.n_cells, dim, where, problems, values=values)
+            if good and values and frame is not None:
                 blocks = row_blocks(vectors, BLOCK_ROWS)
                 largest = max((max(float(block.max()), -float(block.min())) for _, block in blocks), default=0.0)
                 if largest / frame.half > _FLOAT32_MAX:
                     problems.add(where, "overflows float32 in the embedding's scale", "rescale it")
 
 
-def _check_coordinates(array: AnyArray, n_cells: int, columns: int | None, where: str, problems: Problems) -> bool:
+def _check_coordinates(
+    array: AnyArray, n_cells: int, columns: int | None, where: str, problems: Problems, *, values: bool
+) -> bool:
     """Whether the array can be used; what is wrong is added to `problems`."""
     if len(array.shape) != 2 or array.shape[0] != n_cells or array.shape[1] != (columns or array.shape[1]):
         wanted = f"({n_cells}, {columns if columns is not None else 'any'})"
         problems.add(where, f"has the shape {array.shape}", f"it must be {wanted}: one row per cell")
         return False
-    n_bad, first = _non_finite_rows(array)
+    n_bad, first = _non_finite_rows(array) if values else (0, [])
     if n_bad:
         remedy = "leave these cells out, or set them to a finite place"
         problems.add(where, f"{n_bad} cells are NaN or infinite, the first in rows {first}", remedy)
@@ -110,7 +127,7 @@ def _check_shape(matrix: Matrix, shape: tuple[int, int], where: str, problems: P
         problems.add(where, f"has the shape {tuple(matrix.shape)}", f"it must be {shape}")
 
 
-def _check_obs(atlas: Atlas, options: Options, case_sensitive: bool, problems: Problems) -> None:
+def _check_obs(atlas: Atlas, options: Options, case_sensitive: bool, problems: Problems, *, values: bool) -> None:
     plan = plan_names(
         [key for key, _ in atlas.obs],
         where="obs columns",
@@ -126,7 +143,7 @@ def _check_obs(atlas: Atlas, options: Options, case_sensitive: bool, problems: P
             checked.append((key, _check_categories(column, options, where, problems)))
             continue
         checked.append((key, column))
-        if any(places[0].size for _, places in _beyond_float32(column.values)):
+        if values and any(places[0].size for _, places in _beyond_float32(column.values)):
             problems.add(where, _BEYOND, "rescale it, or leave it out")
     atlas.obs = checked
 
@@ -153,7 +170,7 @@ def _check_categories(column: Categorical, options: Options, where: str, problem
     return column
 
 
-def _check_genes(atlas: Atlas, options: Options, case_sensitive: bool, problems: Problems) -> None:
+def _check_genes(atlas: Atlas, options: Options, case_sensitive: bool, problems: Problems, *, values: bool) -> None:
     genes = atlas.genes
     if genes is None:
         return
@@ -163,7 +180,7 @@ def _check_genes(atlas: Atlas, options: Options, case_sensitive: bool, problems:
     _take_over(atlas, plan.renamed, plan.case_only, "gene")
     genes.ids = plan.keys
     _check_shape(genes.matrix, (atlas.n_cells, genes.matrix.shape[1]), "gene_expression", problems)
-    too_large = _genes_beyond_float32(genes)
+    too_large = _genes_beyond_float32(genes) if values else []
     if too_large:
         problems.add(f"{len(too_large)} genes", f"{_BEYOND}: {listed(too_large)}", "rescale them, or leave them out")
 
