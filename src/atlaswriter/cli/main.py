@@ -89,7 +89,8 @@ def run(arguments: list[str] | None = None) -> int:
     except OSError as error:
         return _fail(error, OutputError.exit_code, as_json=as_json)
     except click.exceptions.Abort:
-        click.echo("interrupted; nothing was changed", err=True)
+        kept = "what is done is kept: go on with --resume" if "--resume" in words else "nothing was changed"
+        click.echo(f"interrupted; {kept}", err=True)
         return 130
     except click.ClickException as error:
         return _fail(error, error.exit_code, as_json=as_json)

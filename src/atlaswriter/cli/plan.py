@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import click
 
 from atlaswriter.cli._options import FOLDER, as_json, regroup_options, show
+
+log = logging.getLogger(__name__)
 
 _FORMATS = ("cellucid", "landscape")
 
@@ -86,7 +89,4 @@ def command(
         click.echo(script(made, folder), nl=False)
         return
     show(made, as_json)
-    if not as_json:
-        click.echo(
-            f"next: atlaswriter run {folder} (--stage and --tasks for slices), atlaswriter finish {folder}", err=True
-        )
+    log.info("next: atlaswriter run %s (--stage and --tasks for slices), atlaswriter finish %s", folder, folder)
