@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy.special import ndtri
+
+from atlaswriter.kernels._jit import kernel, part
 
 Array = NDArray[Any]
 
@@ -60,7 +61,7 @@ class Genes:
 
     @classmethod
     def of(cls, n_genes: int, density: float, seed: int) -> Genes:
-        """Log-normal densities around `density`, geometric counts, log-normal sizes of cells, as `synthetic.py`."""
+        """Log-normal densities around `density`, geometric counts, log-normal sizes of cells."""
         random = np.random.default_rng([seed, n_genes])
         shares = np.minimum(density * random.lognormal(-0.5, 1.0, n_genes), 0.9)
         shares = np.clip(shares * (density / max(shares.mean(), 1e-300)), 1e-12, 0.95) if n_genes else shares
@@ -119,25 +120,31 @@ def graph_rows(first: int, last: int, n_cells: int, neighbors: int, key: np.uint
     return indptr, indices[:n], weights[:n]
 
 
-@njit(inline="always")
-def _mixed(state: Any) -> Any:
+def _mix(state: Any) -> Any:
     state = (state ^ (state >> _S30)) * _FIRST
     state = (state ^ (state >> _S27)) * _SECOND
     return state ^ (state >> _S31)
 
 
-@njit(inline="always")
-def _cell(key: Any, cell: int) -> Any:
+_mixed = part(_mix)
+
+
+def _cell_bits(key: Any, cell: int) -> Any:
     """Random bits of a cell: its scale, and where its numbers begin."""
     return _mixed(key + np.uint64(cell) * _STEP)
 
 
-@njit(inline="always")
-def _exponential(bits: Any) -> float:
+_cell = part(_cell_bits)
+
+
+def _exponential_of(bits: Any) -> Any:
     return -np.log((np.float64(bits >> _S11) + 1.0) * _UNIT)
 
 
-@njit(nogil=True, cache=True)
+_exponential = part(_exponential_of)
+
+
+@kernel("(i8, i8, f8[::1], i4[::1], f4[:, ::1], u1[::1], u8, i8[::1], i4[::1], f4[::1])")
 def _fill_rows(
     first: int,
     last: int,
@@ -178,7 +185,7 @@ def _fill_rows(
     return n
 
 
-@njit(nogil=True, cache=True)
+@kernel("(i8, f8, i8, i8, f4[:, ::1], u1[::1], u8, i4[::1], f4[::1])")
 def _fill_column(
     gene: int,
     hazard: float,
@@ -205,7 +212,7 @@ def _fill_column(
     return n
 
 
-@njit(nogil=True, cache=True)
+@kernel("(i8, i8, i8, i8, u8, i8[::1], i4[::1], f4[::1])")
 def _fill_graph(
     first: int, last: int, n_cells: int, neighbors: int, key: np.uint64, indptr: Array, indices: Array, weights: Array
 ) -> int:

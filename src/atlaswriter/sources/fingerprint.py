@@ -9,6 +9,7 @@ from pathlib import Path
 
 # Entries of a folder are told apart so deep: "X/data" of a Zarr store, "cells.parquet" of a bundle.
 _DEPTH = 2
+_UNKNOWN = "0 bytes, out of reach"
 
 
 def fingerprint(path: Path) -> dict[str, str]:
@@ -23,15 +24,10 @@ def fingerprint(path: Path) -> dict[str, str]:
     -------
     dict of str to str
         For a file ``{"": "SIZE bytes of TIME"}``; for a folder the same for each entry, as deep as two levels, with a
-        digest of everything below it.
-
-    Raises
-    ------
-    OSError
-        It cannot be looked at.
+        digest of everything below it. What cannot be looked at is like nothing else.
     """
     if not path.is_dir():
-        return {"": _state(path.stat())}
+        return {"": _state(path)}
     found: dict[str, list[str]] = {}
     for name, state in sorted(_walk(path)):
         found.setdefault("/".join(name.split("/")[:_DEPTH]), []).append(f"{name} {state}")
@@ -48,16 +44,37 @@ def _happened(before: bool, now: bool) -> str:
     return "was changed" if before and now else "is gone" if before else "is new"
 
 
-def _walk(folder: Path | str, prefix: str = "") -> Iterator[tuple[str, str]]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir():
-                yield from _walk(entry.path, f"{prefix}{entry.name}/")
-            else:
-                yield prefix + entry.name, _state(entry.stat())
+def _walk(folder: Path, prefix: str = "", seen: frozenset[tuple[int, int]] = frozenset()) -> Iterator[tuple[str, str]]:
+    """Names and states of all files below a folder; links are followed, but not to the folders that they are in."""
+    try:
+        own = folder.stat()
+        with os.scandir(folder) as listing:
+            entries = list(listing)
+    except OSError:
+        yield f"{prefix}.", _UNKNOWN
+        return
+    above = seen | {(own.st_dev, own.st_ino)}
+    if len(above) == len(seen):
+        return
+    for entry in entries:
+        if _is_dir(entry):
+            yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", above)
+        else:
+            yield prefix + entry.name, _state(entry)
 
 
-def _state(stat: os.stat_result) -> str:
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _state(file: Path | os.DirEntry[str]) -> str:
+    try:
+        stat = file.stat()
+    except OSError:  # a link to nothing; whoever needs it will say so
+        return _UNKNOWN
     return f"{stat.st_size} bytes of {stat.st_mtime_ns}"
 
 
