@@ -1,54 +1,43 @@
-"""The measured process: loads an atlas, then exports it each time it is told to.
+"""A process that loads an atlas, then exports it each time it is told to, so that only `prepare` is measured.
 
-Runs in the environment of whoever is measured, so it may import nothing of ours. One JSON object
-a line on standard output: first versions, then one measurement for each line that comes in.
+    python -m benchmarks.child cellucid|atlaswriter ATLAS.h5ad ARGUMENTS
+
+ARGUMENTS are those of `prepare` beside the atlas, as JSON. Runs in the environment of whoever is measured, so it may
+import nothing of ours. One JSON object a line on standard output: first versions, then one measurement for each line
+that comes in.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
-import platform
-import resource
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import anndata
+from benchmarks.rivals.adapter import inputs, peak_bytes, versions
 
 
-def serve(program: str, prepare: Callable[..., Any], **extra: Any) -> None:
-    """Answer requests until standard input ends. `extra` is passed to `prepare` beside what all receive."""
+def main() -> None:
+    """Answer requests until standard input ends."""
+    program, path, arguments = sys.argv[1:]
     answers, sys.stdout = sys.stdout, open(os.devnull, "w")  # noqa: PTH123, SIM115 - what programs say is not an answer
-    atlas = anndata.read_h5ad(sys.argv[1])
-    arguments = {**inputs(atlas), **json.loads(sys.argv[2]), **extra}
-    packages = {name: version(name) for name in (program, "numpy", "pandas", "scipy", "anndata")}
-    _answer(answers, {"python": platform.python_version(), **packages})
+    prepare = importlib.import_module(program).prepare
+    given = {**inputs(anndata.read_h5ad(path)), **json.loads(arguments)}
+    _answer(answers, versions((program, "numpy", "pandas", "scipy", "anndata")))
     for _ in sys.stdin:
-        _answer(answers, measure(prepare, arguments))
+        _answer(answers, measure(prepare, given))
 
 
 def _answer(answers: Any, content: dict[str, Any]) -> None:
     print(json.dumps(content), file=answers, flush=True)
-
-
-def inputs(atlas: anndata.AnnData) -> dict[str, Any]:
-    """The arrays of an atlas as `prepare` takes them."""
-    embeddings = {f"X_umap_{array.shape[1]}d": array for key, array in atlas.obsm.items() if key.startswith("X_umap")}
-    return {
-        "latent_space": atlas.obsm["X_pca"],
-        "obs": atlas.obs,
-        "var": atlas.var,
-        "gene_expression": atlas.X,
-        "connectivities": atlas.obsp["connectivities"],
-        **embeddings,
-    }
 
 
 def measure(prepare: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
@@ -59,7 +48,7 @@ def measure(prepare: Callable[..., Any], arguments: dict[str, Any]) -> dict[str,
         cpu, start = time.process_time(), time.perf_counter()
         prepare(**arguments, out_dir=folder / "export")
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-        return {"seconds": seconds, "cpu_seconds": cpu, "peak_bytes": _peak(), **_written(folder / "export")}
+        return {"seconds": seconds, "cpu_seconds": cpu, "peak_bytes": peak_bytes(), **_written(folder / "export")}
     finally:
         shutil.rmtree(folder)
 
@@ -75,10 +64,5 @@ def _reset_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def _peak() -> int:
-    """Largest resident size since `_reset_peak`; where there is no /proc, since the start."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+if __name__ == "__main__":
+    main()

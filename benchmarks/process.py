@@ -34,8 +34,12 @@ def atlaswriter(*arguments: object) -> dict[str, Any]:
         and ``disk_written_bytes`` (what went to and from a device; nothing in ``/dev/shm``); ``report``, what it said,
         or ``error``, the end of what it complained of.
     """
-    program = shutil.which("atlaswriter", path=str(Path(sys.executable).parent)) or "atlaswriter"
-    return measured([program, *map(str, arguments), "--json"])
+    return measured([program(), *map(str, arguments), "--json"])
+
+
+def program() -> str:
+    """Our command line: that of this environment, if it has one."""
+    return shutil.which("atlaswriter", path=str(Path(sys.executable).parent)) or "atlaswriter"
 
 
 def measured(command: list[str]) -> dict[str, Any]:

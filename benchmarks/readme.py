@@ -9,6 +9,7 @@ from typing import Any
 from atlaswriter.units import format_bytes
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
 START, END = "<!-- performance -->\n", "<!-- /performance -->"
 # Measured exports of each atlas, and what each is called.
 EXPORTS = {
@@ -84,6 +85,53 @@ def encoding(results: dict[str, Any]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
+
+
+def rivals(report: dict[str, Any]) -> str:
+    """Every program that was installed, on the same data; those that do another job without a ratio."""
+    jobs, machine, arguments = report["jobs"], report["machine"], report["arguments"]
+    n = arguments["repetitions"]
+    lines = [
+        "### Beside other programs",
+        "",
+        f"Whole processes with the same input, {f'medians of {n} interleaved runs' if n > 1 else 'one run of each'} on "
+        f"{machine['usable_cpus']} cores of an {machine['cpu']} ({report['date']};",
+        "`benchmarks/macro/rivals.py`). The baseline is a script of anndata, scipy, NumPy and",
+        "gzip, in one thread, as a good Python programmer would write it.",
+        "",
+    ]
+    for job in jobs.values():
+        lines += [f"{rival_input(job['data'])}:", "", *rival_table(job["programs"]), ""]
+    return "\n".join(lines)
+
+
+def rival_input(data: dict[str, Any]) -> str:
+    """What programs were given."""
+    size = format_bytes(data["input_bytes"])
+    if "genes" in data:
+        return (
+            f"An `.h5ad` of {data['cells']:,} cells × {data['genes']:,} genes, {data['nonzeros']:,} non-zeros ({size})"
+        )
+    return f"A Xenium bundle of {data['transcripts']:,} transcripts and {data['cells']:,} cells ({size})"
+
+
+def rival_table(programs: dict[str, Any]) -> list[str]:
+    """A line for each program."""
+    lines = [
+        "| program | seconds | CPU | peak memory | bytes | files | seconds over ours | CPU over ours |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    others = []
+    for name, found in programs.items():
+        shares = found["over_ours"]
+        ratios = f"**{shares['seconds']:.1f}×** | {shares['cpu_seconds']:.1f}×" if shares else "|"
+        if not shares and name != "atlaswriter":
+            others.append(f"{name} does {found['does']}.")
+        lines.append(
+            f"| {name} | {found['seconds']:.1f} | {found['cpu_seconds']:.1f} | {format_bytes(found['peak_bytes'])} | "
+            f"{format_bytes(found['output_bytes'])} | {found['files']:,} | {ratios} |"
+        )
+    return [*lines, *(["", *others] if others else [])]
 
 
 def any_size(results: dict[str, Any]) -> str:
@@ -288,14 +336,17 @@ def projects(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def section() -> str:
-    """All that stands between the marks."""
-    folder = ROOT / "benchmarks" / "results"
+def section(folder: Path = RESULTS) -> str:
+    """All that stands between the marks, as far as its results are in a folder."""
     results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")}
+    alone = {
+        "prepare_vs_cellucid": table,
+        "whole_process": whole_process,
+        "encode_genes": encoding,
+        "rivals": rivals,
+    }
     parts = [
-        table(results["prepare_vs_cellucid"]),
-        whole_process(results["whole_process"]),
-        encoding(results["encode_genes"]),
+        *(write(results[name]) for name, write in alone.items() if name in results),
         any_size(results),
         landscapes(results),
         projects(results["deepcell_vs_original"]) if "deepcell_vs_original" in results else "",

@@ -104,7 +104,7 @@ def ours(bundle: Path, out: Path, *arguments: object) -> dict[str, Any]:
 
 def theirs(python: str, bundle: Path, out: Path, *arguments: object) -> dict[str, Any]:
     """Run the original to its end; its report has stages."""
-    command = [python, str(_RIVALS / "celldega027.py"), str(bundle), str(out), *map(str, arguments), "--json"]
+    command = [python, str(_RIVALS / "celldega027.py"), str(bundle), str(out), *map(str, arguments)]
     return with_output(measured(command), out)
 
 

@@ -42,11 +42,11 @@ _SIZES = {"written": "bytes", "  var/": "var_bytes", "peak memory": "peak_bytes"
 class Child:
     """One program in its own process, which exports when told to."""
 
-    def __init__(self, python: str, module: str, *arguments: str) -> None:
-        self._name = module
+    def __init__(self, python: str, program: str, *arguments: str) -> None:
+        self._name = program
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
         self._process = subprocess.Popen(
-            [python, "-m", f"benchmarks.rivals.{module}", *arguments],
+            [python, "-m", "benchmarks.child", program, *arguments],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -80,11 +80,11 @@ class Child:
 def compare(path: Path, bits: int | None, options: argparse.Namespace) -> dict[str, Any]:
     """Run both programs on one file, in turns."""
     arguments = {"var_quantization": bits, "obs_continuous_quantization": bits, "compression": options.compression}
-    settings = (str(path), json.dumps(arguments))
+    ours, theirs = {**arguments, "workers": options.workers}, {**arguments, "force": True}
     with ExitStack() as stack:
         children = {
-            "atlaswriter": Child(sys.executable, "ours", *settings, str(options.workers)),
-            "cellucid": Child(options.reference_python, "cellucid009", *settings),
+            "atlaswriter": Child(sys.executable, "atlaswriter", str(path), json.dumps(ours)),
+            "cellucid": Child(options.reference_python, "cellucid", str(path), json.dumps(theirs)),
         }
         for child in children.values():
             stack.callback(child.close)

@@ -21,8 +21,8 @@ from typing import Any
 
 import anndata
 from benchmarks import big, plots
-from benchmarks.child import inputs
 from benchmarks.process import circumstances, export, to_disk, warm_up, workplace, write_json
+from benchmarks.rivals.adapter import inputs
 
 from atlaswriter import prepare
 from atlaswriter.units import usable_cpus

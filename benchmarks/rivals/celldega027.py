@@ -1,29 +1,29 @@
 """celldega 0.27.0's own writer of LandscapeFiles, in its own environment, timed stage by stage.
 
-    python benchmarks/rivals/celldega027.py BUNDLE OUT [--row-groups] [--json]
+    python benchmarks/rivals/celldega027.py BUNDLE OUT [--row-groups]
 
 The environment needs ``celldega==0.27.0`` and ``pyvips[binary]``, and gzip, unzip and tar on its path. The original
-unpacks into its input; so it is given a folder of links to the bundle, which is deleted in the end. Prints what each
-stage and the whole took: wall-clock and CPU seconds (processes that it starts included) and the peak memory.
+unpacks into its input; so it is given a folder of links to the bundle, which is deleted in the end. Prints what
+`adapter` says, and in `stages` wall-clock and CPU seconds and the peak memory of each stage.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
-import os
-import platform
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from functools import wraps
-from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from adapter import arguments, cpu_seconds, peak_bytes, require, versions
+from adapter import run as run_adapter
 
 # Functions that the original's `main` calls by their name in `celldega.pre`, and what they do.
 STAGES = {
@@ -56,14 +56,14 @@ class Stopwatch:
     @contextlib.contextmanager
     def stage(self, name: str) -> Any:
         """Time what runs inside."""
-        begin, used = time.perf_counter(), _cpu()
+        begin, used = time.perf_counter(), cpu_seconds()
         try:
             yield
         finally:
             found = self.stages.setdefault(name, {"seconds": 0.0, "cpu_seconds": 0.0})
             found["seconds"] += time.perf_counter() - begin
-            found["cpu_seconds"] += _cpu() - used
-            found["peak_bytes"] = peak()
+            found["cpu_seconds"] += cpu_seconds() - used
+            found["peak_bytes"] = peak_bytes()
 
     def watch(self, module: ModuleType) -> None:
         """Time the module's functions that are stages, from now on."""
@@ -77,16 +77,6 @@ class Stopwatch:
                 return function(*arguments, **options)
 
         return timed
-
-
-def _cpu() -> float:
-    """CPU seconds of this process and of those it waited for."""
-    return sum(os.times()[:4])
-
-
-def peak() -> int:
-    """Largest resident size of this process so far."""
-    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def linked(bundle: Path, folder: Path) -> None:
@@ -110,8 +100,8 @@ def image_layer(bundle: Path) -> str:
 
 
 def run(bundle: Path, out: Path, *, row_groups: bool, tile_size: int = 250) -> dict[str, Any]:
-    """Write LandscapeFiles; what it took."""
-    begin, used, watch = time.perf_counter(), _cpu(), Stopwatch()
+    """Write LandscapeFiles; versions, and what each stage took."""
+    watch = Stopwatch()
     with watch.stage("import"):
         import celldega.pre
         import celldega.pre.run_pre_processing
@@ -127,39 +117,19 @@ def run(bundle: Path, out: Path, *, row_groups: bool, tile_size: int = 250) -> d
             path_dega_files=str(out),
             use_row_groups=row_groups,
         )
-    return {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "image_layer": layer,
-        "row_groups": row_groups,
-        "seconds": time.perf_counter() - begin,
-        "cpu_seconds": _cpu() - used,
-        "peak_bytes": peak(),
-        "stages": watch.stages,
-    }
-
-
-def show(report: dict[str, Any]) -> None:
-    """Print a report as a table."""
-    whole = {key: report[key] for key in ("seconds", "cpu_seconds", "peak_bytes")}
-    print(f"{'stage':<12} {'wall s':>8} {'CPU s':>8} {'peak MB':>8}")
-    for name, found in [*report["stages"].items(), ("all", whole)]:
-        print(f"{name:<12} {found['seconds']:>8.2f} {found['cpu_seconds']:>8.2f} {found['peak_bytes'] / 1e6:>8.0f}")
+    return {"versions": versions(PACKAGES), "image_layer": layer, "row_groups": row_groups, "stages": watch.stages}
 
 
 def main() -> None:
-    """Run, and print the report; what the original prints goes to standard error."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("out", type=Path)
+    """Run, and print the report."""
+    require("celldega", "0.27.0")
+    parser = arguments(__doc__)
     parser.add_argument("--row-groups", action="store_true", help="few files with a row group a tile")
-    parser.add_argument("--json", action="store_true", help="the report as one JSON object")
-    options = parser.parse_args()
-    with contextlib.redirect_stdout(sys.stderr):
-        report = run(options.bundle, options.out, row_groups=options.row_groups)
-    if options.json:
-        print(json.dumps(report))
-    else:
-        show(report)
+    run_adapter(
+        parser.parse_args(),
+        PACKAGES,
+        lambda options: run(options.source, options.out, row_groups=options.row_groups),
+    )
 
 
 if __name__ == "__main__":
