@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.macro.prepare_vs_cellucid import ROOT, machine
+from benchmarks.macro.prepare_vs_cellucid import machine
 
+from atlaswriter.bench import launch
 from atlaswriter.units import format_bytes, usable_memory
 
 # Where a report may say what was spilled.
@@ -46,7 +47,7 @@ def measured(command: list[str]) -> dict[str, Any]:
     """Run a command; what it cost, and the JSON object that it printed."""
     with tempfile.TemporaryDirectory() as folder:
         result, said, complained = (Path(folder, name) for name in ("cost", "stdout", "stderr"))
-        launcher = [sys.executable, "-I", "-S", str(ROOT / "benchmarks" / "launch.py"), str(result), *command]
+        launcher = [sys.executable, "-I", "-S", launch.__file__, str(result), *command]
         with said.open("wb") as out, complained.open("wb") as err:
             process = subprocess.Popen(launcher, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
             try:

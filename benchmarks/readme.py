@@ -231,6 +231,63 @@ def scaling(report: dict[str, Any]) -> str:
     )
 
 
+def in_tasks(results: dict[str, Any]) -> str:
+    """How exports in tasks scale: measured and predicted here, predicted for clusters; "" when it was not run."""
+    if "scaling" not in results:
+        return ""
+    measured, prediction = results["scaling"]["measured"], results["scaling"]["prediction"]
+    cluster, atlas = prediction["cluster"], prediction["atlas"]
+    largest = measured["runs"][-1]["data"]
+    stages = prediction["stages"]
+    planned = ", ".join(f"{found['tasks']} tasks of {name}" for name, found in stages.items())
+    lines = [
+        "### In tasks, on a cluster",
+        "",
+        "A model (`benchmarks/macro/scaling_model.py` says it in full) takes the cost of tasks, opening and `finish`",
+        "from smaller runs here, and the tasks from the plan. Seconds predicted and real, stage after stage, of",
+        f"{largest['cells']:,} cells × {largest['genes']:,} genes, {largest['nonzeros']:,} non-zeros, in tasks of one "
+        f"thread on {results['scaling']['machine']['usable_cpus']} cores:",
+        "",
+        "| processes | tables | regroup | genes | finish | all |",
+        "|--:|--:|--:|--:|--:|--:|",
+        *(compared(found) for found in measured["comparisons"]),
+        "",
+        f"For {atlas['cells']:,} cells × {atlas['genes']:,} genes with {atlas['density']:.0%} non-zeros "
+        f"({sum(found['bytes_in'] for found in stages.values()) / 1e12:.1f} TB read, "
+        f"{sum(found['bytes_out'] for found in stages.values()) / 1e12:.1f} TB written, temporary files included;",
+        f"the plan has {planned}), on nodes of {cluster['cores']} cores",
+        f"with {cluster['node_disk'] / 1e9:g} GB/s each to a shared disk of {cluster['disk'] / 1e9:g} GB/s and "
+        f"{cluster['metadata']:,.0f} files a second, tasks of {prediction['task_size']}, "
+        f"{prediction['threads']} threads and at most",
+        f"{format_bytes(max(found['memory'] for found in stages.values()))} a process "
+        f"(here, tasks took at most {prediction['largest_peak_of_memory']:.0%} of what their plan said):",
+        "",
+        "| nodes | seconds | what bounds each step |",
+        "|--:|--:|---|",
+        *(predicted(count, found) for count, found in prediction["nodes"].items()),
+        "",
+        "([plot](benchmarks/results/scaling.svg), `benchmarks/macro/scaling.py`; not run on such a cluster).",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def compared(found: dict[str, Any]) -> str:
+    """One line of prediction and reality."""
+    known = {name: stage["seconds"] for name, stage in found["predicted"]["stages"].items()}
+    pairs = [(known[name], found["real"][name]) for name in ("tables", "regroup", "genes", "finish")]
+    pairs.append((sum(known.values()), sum(found["real"].values())))
+    return f"| {found['processes']} | {' | '.join(f'{guess:.1f} / {real:.1f}' for guess, real in pairs)} |"
+
+
+def predicted(nodes: str, found: dict[str, Any]) -> str:
+    """One line of the prediction for clusters."""
+    bounds = ", ".join(
+        f"{name} {stage['seconds']:,.0f} s ({stage['bound']})" for name, stage in found["stages"].items()
+    )
+    return f"| {nodes} | {found['seconds']:,.0f} | {bounds} |"
+
+
 def landscapes(results: dict[str, Any]) -> str:
     """LandscapeFiles: beside the original writer, and of 400 million transcripts."""
     parts = []
@@ -348,6 +405,7 @@ def section(folder: Path = RESULTS) -> str:
     parts = [
         *(write(results[name]) for name, write in alone.items() if name in results),
         any_size(results),
+        in_tasks(results),
         landscapes(results),
         projects(results["deepcell_vs_original"]) if "deepcell_vs_original" in results else "",
     ]

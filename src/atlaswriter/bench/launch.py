@@ -31,6 +31,8 @@ def main() -> None:
         "seconds": seconds,
         "cpu_seconds": used.ru_utime + used.ru_stime,
         "peak_bytes": used.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        "disk_read_bytes": used.ru_inblock * 512,
+        "disk_written_bytes": used.ru_oublock * 512,
     }
     with open(result, "w", encoding="utf-8") as file:  # noqa: PTH123 - pathlib takes longer to load than all the rest
         json.dump(cost, file)
