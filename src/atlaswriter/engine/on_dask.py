@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 from atlaswriter.engine.plan import RunPlan, Stage
-from atlaswriter.errors import InputError, Problem
+from atlaswriter.errors import InputError, OutputError, Problem
 from atlaswriter.progress import Progress
 from atlaswriter.units import usable_cpus, usable_memory
 
@@ -21,6 +22,9 @@ _SLICES = 4
 _RETRIES = 2
 # Of a worker's memory limit: above 0.6 Dask begins to move its own data to disk, of which there is none.
 _SHARE = 0.6
+
+# How long to wait for a scheduler.
+_PATIENCE = "30s"
 
 # Does tasks of a stage: stage, numbers, memory budget in bytes and threads; any process must be able to import it.
 Do = Callable[[str, list[int], int, int], Any]
@@ -39,14 +43,15 @@ def connected(dask: Any) -> Iterator[Any]:
     Raises
     ------
     InputError
-        The package is missing, or nobody answers at the address.
+        The package is missing, nobody answers at the address, or the client is an asynchronous one.
     """
     distributed = _distributed()
     if isinstance(dask, distributed.Client):
+        _refuse_unusable(dask)
         yield dask
     elif isinstance(dask, str) and dask != "local":
         try:
-            client = distributed.Client(dask, timeout="30s")
+            client = distributed.Client(dask, timeout=_PATIENCE)
         except (OSError, ValueError, TypeError) as error:
             raise InputError(
                 Problem("dask", f"no scheduler answers at {dask!r} ({error})", "check the address")
@@ -54,11 +59,12 @@ def connected(dask: Any) -> Iterator[Any]:
         with client:
             yield client
     elif dask is None and (current := _current(distributed)) is not None:
+        _refuse_unusable(current)
         yield current
     elif dask in (None, "local"):
         with (
             distributed.LocalCluster(
-                n_workers=usable_cpus(), threads_per_worker=1, memory_limit=0, dashboard_address=None
+                n_workers=usable_cpus(), threads_per_worker=1, memory_limit=0, dashboard_address="127.0.0.1:0"
             ) as cluster,
             distributed.Client(cluster) as client,
         ):
@@ -82,11 +88,17 @@ def _current(distributed: Any) -> Any:
         return None
 
 
+def _refuse_unusable(client: Any) -> None:
+    if client.asynchronous or client.status != "running":
+        found = "the client is asynchronous" if client.asynchronous else f"the client is {client.status}"
+        raise InputError(Problem("dask", found, "pass distributed.Client(ADDRESS), or the address"))
+
+
 def shares(client: Any, memory_budget: int | None, workers: int | None) -> tuple[int, int]:
     """Memory budget in bytes, and threads, of a process of the cluster, unless they are given."""
     found = client.scheduler_info(n_workers=-1)["workers"].values()
     if not found:
-        remedy = "start some, or wait for them (client.wait_for_workers)"
+        remedy = "start some, and wait for them: client.wait_for_workers(N)"
         raise InputError(Problem("dask", "the cluster has no workers", remedy))
     threads = workers or min(worker["nthreads"] for worker in found)
     limits = [worker["memory_limit"] for worker in found if worker["memory_limit"]]
@@ -113,15 +125,20 @@ def run_stages(
         Of each.
     show
         Progress: see `progress.Progress`.
+
+    Raises
+    ------
+    OutputError
+        Workers die whenever they do one of the tasks, or the scheduler is gone. Otherwise what a task raises.
     """
     waiting = [stage for stage in plan.stages if left[stage.name]]
     running: dict[Any, tuple[Stage, list[int]]] = {}
     open_tasks = {stage.name: len(left[stage.name]) for stage in waiting}
-    progress, results = Progress(show), _distributed().as_completed()
+    progress, results = Progress(show), _distributed().as_completed(loop=client.loop)
     total = sum(stage.tasks[number].bytes_in for stage in waiting for number in left[stage.name])
     n_workers = len(client.scheduler_info(n_workers=-1)["workers"])
     try:
-        with progress.phase("tasks", total):
+        with _failing_as_ours(), progress.phase("tasks", total):
             while waiting or running:
                 ready = [stage for stage in waiting if not any(open_tasks.get(name) for name in stage.after)]
                 for stage in ready:
@@ -138,6 +155,19 @@ def run_stages(
     finally:
         for future in running:
             future.cancel()
+
+
+@contextmanager
+def _failing_as_ours() -> Iterator[None]:
+    distributed = _distributed()
+    try:
+        yield
+    except distributed.KilledWorker as error:
+        remedy = "see their logs; if it is for want of memory, give them more, or set a smaller memory budget"
+        raise OutputError(str(Problem("dask", "several workers died while they did the same tasks", remedy))) from error
+    except (CancelledError, distributed.comm.CommClosedError) as error:
+        remedy = "with resume (--resume) the next run goes on from here if this one had it too"
+        raise OutputError(str(Problem("dask", "the connection to the scheduler is lost", remedy))) from error
 
 
 def _slices(numbers: list[int], count: int) -> Iterator[list[int]]:

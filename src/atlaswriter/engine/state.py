@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from atlaswriter.errors import IncompleteError, InputError, Problem
 from atlaswriter.report import text_table
 from atlaswriter.sinks.journal import Entry, Journal
 from atlaswriter.sinks.runfolder import RunFolder
+from atlaswriter.sinks.staging import leads_elsewhere
 from atlaswriter.units import format_bytes
 
 
@@ -24,8 +26,8 @@ class RunReport:
         Of the plan.
     done, skipped
         Numbers of tasks that were done now, and before, by stage.
-    bytes_out, files
-        What was written.
+    bytes_out
+        Bytes written.
     peak_memory
         Largest resident size of the process so far, bytes.
     """
@@ -53,15 +55,14 @@ class RunReport:
 
 def proven(place: RunFolder, journal: Journal, *, read: bool = False) -> dict[str, Entry]:
     """Tasks whose files, and parts for later tasks, are as they were written; `read` as of `Journal.proven`."""
-    found = journal.proven(place.files, read=read)
-    return {name: entry for name, entry in found.items() if _has_parts(entry, place)}
+    return journal.proven(place.files, read=read, also=lambda entry: _has_parts(entry, place))
 
 
 def _has_parts(entry: Entry, place: RunFolder) -> bool:
-    parts = entry.result.get("parts", {}) if isinstance(entry.result, dict) else {}
     try:
-        return all((place.parts / name).stat().st_size == size for name, size in parts.items())
-    except OSError:
+        parts = entry.result.get("parts", {}).items()
+        return all(not leads_elsewhere(name) and (place.parts / name).stat().st_size == size for name, size in parts)
+    except (OSError, ValueError, TypeError, AttributeError):  # missing, or a damaged entry
         return False
 
 
@@ -74,8 +75,8 @@ def missing_tasks(stage: Stage, done: Iterable[str]) -> list[int]:
 def refuse_missing(place: RunFolder, missing: Mapping[str, list[int]]) -> None:
     """Raise `IncompleteError`, with a command for each stage, if any tasks are missing."""
     lines = [
-        f"stage {name}: {len(numbers)} tasks are not done: "
-        f"atlaswriter run {place.path} --stage {name} --tasks {ranges_of(numbers)}"
+        f"stage {name}: {len(numbers)} task{'s are' if len(numbers) > 1 else ' is'} not done: "
+        f"atlaswriter run {shlex.quote(str(place.path))} --stage {name} --tasks {ranges_of(numbers)}"
         for name, numbers in missing.items()
         if numbers
     ]

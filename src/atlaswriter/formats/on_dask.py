@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from atlaswriter.engine.plan import RunPlan, folder_of
 from atlaswriter.engine.record import refuse_changes
 from atlaswriter.engine.resources import Resources
 from atlaswriter.engine.state import missing_tasks, proven
-from atlaswriter.errors import Problems
+from atlaswriter.errors import IncompleteError, Problems
 from atlaswriter.formats import tasks
 from atlaswriter.report import Report
 from atlaswriter.sinks import fs
@@ -53,18 +53,26 @@ def export_on_dask(to: str, given: Mapping[str, Any]) -> Report:
     resources, problems = Resources.of(given), Problems()
     resources.check(problems)
     problems.raise_if_any()
+    whole = Report(str(given["out"]), to)
     with connected(given["dask"]) as client:
         budget = None if resources.memory_budget is None else parse_bytes(resources.memory_budget)
         memory, threads = shares(client, budget, resources.workers)
         with _folder(Path(given["out"]), resume=resources.resume) as place:
-            plan = _planned(to, {**given, "memory_budget": memory, "workers": threads}, place, client)
-            done = proven(place, Journal(place.journal))
-            left = {stage.name: missing_tasks(stage, done) for stage in plan.stages}
-            do = partial(_do, str(place.path))
-            run_stages(client, plan, left, do, memory, threads, resources.progress)
-            report = tasks.finish(place.path, progress=resources.progress)
-            fs.remove_tree(place.path)
-            return report
+            with whole.phase("plan"):
+                plan = _planned(to, {**given, "memory_budget": memory, "workers": threads}, place, client)
+            try:
+                report = tasks.finish(place.path, progress=resources.progress)  # all that an interrupted run may want
+            except IncompleteError:
+                with whole.phase("tasks"):
+                    done = proven(place, Journal(place.journal))
+                    left = {stage.name: missing_tasks(stage, done) for stage in plan.stages}
+                    do = partial(_do, str(place.path))
+                    run_stages(client, plan, left, do, memory, threads, resources.progress)
+                report = tasks.finish(place.path, progress=resources.progress)
+            _remove(place)
+    whole.close()
+    report.phases, report.seconds = [*whole.phases, *report.phases], whole.seconds
+    return report
 
 
 def _do(folder: str, stage: str, numbers: list[int], memory: int, threads: int) -> dict[str, Any]:
@@ -76,21 +84,42 @@ def _do(folder: str, stage: str, numbers: list[int], memory: int, threads: int) 
 def _folder(out: Path, *, resume: bool) -> Iterator[RunFolder]:
     """The run folder beside the target, which nobody else uses meanwhile."""
     target = fs.located(out.absolute())
-    target.parent.mkdir(parents=True, exist_ok=True)
     name = f".{target.name}.atlaswriter-dask"
     place, lock = folder_of(target.with_name(name)), WriterLock(target.with_name(f"{name}.lock"), target)
-    lock.acquire()
-    try:
+    with ExitStack() as undo:
+        undo.callback(_remove_empty, _created_parents(target))
+        lock.acquire()
+        undo.callback(lock.release)
         if not resume:
-            fs.remove_tree(place.path)
+            _remove(place)
         try:
             yield place
         except BaseException:
             if not resume:
-                fs.remove_tree(place.path)
+                _remove(place)
             raise
-    finally:
-        lock.release()
+
+
+def _remove(place: RunFolder) -> None:
+    """Delete the folder; tasks that still run somewhere find nothing under its name, and put nothing there."""
+    gone = place.path.with_name(f"{place.path.name}-gone")
+    fs.remove_tree(gone)
+    if place.path.exists():
+        fs.rename(place.path, gone)
+        fs.remove_tree(gone)
+
+
+def _created_parents(target: Path) -> list[Path]:
+    """Folders above the target that were not there, the innermost first."""
+    missing = [path for path in target.parents if not path.exists()]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    with suppress(OSError):  # it holds something
+        for path in folders:
+            path.rmdir()
 
 
 def _planned(to: str, given: Mapping[str, Any], place: RunFolder, client: Any) -> RunPlan:
