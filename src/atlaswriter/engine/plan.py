@@ -5,6 +5,7 @@ The plan is a plain value in a file, ``plan.json`` of a run folder. What is done
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,8 @@ from atlaswriter.sinks.runfolder import RunFolder
 from atlaswriter.units import format_bytes
 
 _VERSION = 1
+# Key of what tells that nothing of a plan was changed.
+_DIGEST = "sha256"
 # What libraries may hold more on another machine than where the plan was made.
 OTHERS_BYTES = 128 << 20
 
@@ -112,6 +115,11 @@ class RunPlan:
         """``"cellucid"`` or ``"landscape"``."""
         return self.record.format
 
+    @property
+    def works(self) -> set[str]:
+        """Names of all tasks in the journal."""
+        return {stage.work(task) for stage in self.stages for task in stage.tasks}
+
     def stage(self, name: str) -> Stage:
         """A stage by its name; `InputError` if there is none."""
         for stage in self.stages:
@@ -131,25 +139,26 @@ class RunPlan:
 
     def write(self, run: RunFolder) -> None:
         """Put the plan into its folder, in one step; raises `OSError`."""
-        content = json.dumps(self.to_dict(), indent=1).encode()
-        temporary = run.path / ".plan.json"
-        temporary.write_bytes(content)
-        fs.sync_file(temporary)
-        fs.replace(temporary, run.plan)
+        content = self.to_dict()
+        fs.put(run.plan, json.dumps({**content, _DIGEST: _digest(content)}, indent=1).encode())
 
     @classmethod
     def read(cls, run: RunFolder) -> RunPlan:
-        """The plan of a folder; `InputError` if it holds none."""
+        """The plan of a folder; `InputError` if it holds none, or links that lead elsewhere."""
+        if links := run.links():
+            raise InputError(Problem(str(links[0]), "is a symbolic link", "plan again, in another folder"))
         try:
             content = json.loads(run.plan.read_text())
         except FileNotFoundError as error:
             remedy = "make one with: atlaswriter plan SOURCE OUT --plan DIR"
             raise InputError(Problem(str(run.path), "holds no plan", remedy)) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(Problem(str(run.plan), f"cannot be read ({error})", "plan again")) from error
         try:
             if content["plan_version"] != _VERSION:
                 raise InputError(Problem(str(run.plan), "is of another version of atlaswriter", "plan again"))
+            if content.pop(_DIGEST) != _digest(content):
+                raise InputError(Problem(str(run.plan), "was changed since it was written", "plan again"))
             stages = tuple(_stage(stage) for stage in content["stages"])
             record = Record.from_dict(content["record"])
             target, arguments, facts = content["target"], dict(content["arguments"]), dict(content["facts"])
@@ -163,6 +172,10 @@ class RunPlan:
         rows = [("output", self.target), ("format", self.format), ("threads", f"{self.workers} in each process")]
         rows += [(f"stage {stage.name}", _shown(stage)) for stage in self.stages]
         return text_table(rows)
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _stage(content: Mapping[str, Any]) -> Stage:

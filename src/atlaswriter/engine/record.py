@@ -114,7 +114,7 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if hasattr(value, "tolist") and hasattr(value, "dtype"):
-        return value.tolist()
+        return jsonable(value.tolist())
     if isinstance(value, Mapping):
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ def begin(sink: FolderSink, record: Record | None, facts: Mapping[str, Any], *, 
         if not sink.exclusive:
             found = f"{sink.target.parent} has no file locks, so another run may be alive"
             raise InputError(Problem("resume", found, "run in tasks, which need none: atlaswriter plan --plan"))
-        if before := _interrupted(sink):
+        if before := _interrupted(sink, facts):
             return _continued(sink, *_matching(before, record, sink.target))
         log.info("nothing was interrupted here: starting anew")
     with sink.failing("cannot be prepared"):
@@ -78,14 +78,14 @@ def begin(sink: FolderSink, record: Record | None, facts: Mapping[str, Any], *, 
     return Begun(Journal(sink.run.journal), {}, facts)
 
 
-def _interrupted(sink: FolderSink) -> dict[RunFolder, tuple[Record, dict[str, Any]]]:
-    """Interrupted runs that say what they were, the latest first."""
+def _interrupted(sink: FolderSink, names: Iterable[str]) -> dict[RunFolder, tuple[Record, dict[str, Any]]]:
+    """Interrupted runs that say what they were, and these facts, the latest first."""
     found = {}
     for run in sink.interrupted():
         try:
             content = json.loads(run.plan.read_text())
-            found[run] = Record.from_dict(content["record"]), dict(content["facts"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            found[run] = Record.from_dict(content["record"]), {name: content["facts"][name] for name in names}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
     return found
 

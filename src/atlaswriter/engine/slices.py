@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from atlaswriter.errors import InputError, Problem
 
@@ -43,9 +43,13 @@ def chosen_tasks(
         numbers = _slice(int(match[1]), int(match[2]), n_tasks)
     else:
         numbers = [number for part in given.split(",") for number in _range(part.strip(), n_tasks)]
+    _check(numbers, n_tasks)
+    return sorted(set(numbers))
+
+
+def _check(numbers: Iterable[int], n_tasks: int) -> None:
     if wrong := [number for number in numbers if not 0 <= number < n_tasks]:
         raise InputError(Problem("tasks", f"there is no task {wrong[0]}", f"there are 0 to {n_tasks - 1}"))
-    return sorted(set(numbers))
 
 
 def _range(text: str, n_tasks: int) -> range:
@@ -55,7 +59,8 @@ def _range(text: str, n_tasks: int) -> range:
     first, last = int(match[1]), int(match[2] or match[1])
     if last < first:
         raise InputError(Problem("tasks", f"{text!r} is empty", _FORMS))
-    return range(first, min(last, n_tasks) + 1)
+    _check((first, last), n_tasks)
+    return range(first, last + 1)
 
 
 def _slice(position: int, count: int, n_tasks: int) -> list[int]:

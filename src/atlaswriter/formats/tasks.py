@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any, Protocol
 
 from atlaswriter.engine.budget import Budget
 from atlaswriter.engine.estimate import Plan
+from atlaswriter.engine.finished import close, finished, note_finish, published
 from atlaswriter.engine.plan import RunPlan, Stage, Task, folder_of
 from atlaswriter.engine.record import Record, jsonable, refuse_changes
 from atlaswriter.engine.resources import Resources
@@ -148,7 +148,7 @@ def plan_tasks(
         plan = RunPlan(str(fs.located(tasks.target)), arguments, tasks.record, facts, tasks.workers, stages)
     try:
         for path in (run.path, run.files, run.parts, run.tmp, run.journal):
-            path.mkdir(parents=path == run.path, exist_ok=True)
+            path.mkdir(parents=path == run.path, exist_ok=path == run.path)
         plan.write(run)
     except OSError as error:
         raise OutputError(str(Problem(str(run.path), f"cannot be written ({error.strerror or error})"))) from error
@@ -204,7 +204,7 @@ def run(
     given = {"memory_budget": memory_budget or memory, "workers": workers or plan.workers, "progress": progress}
     try:
         with _opened(plan.format, plan.arguments, given, [name for name, numbers in left.items() if numbers]) as opened:
-            refuse_changes(plan.record.changes(opened.record), str(place.path), "plan again, in another folder")
+            _refuse_changed(plan, place, opened)
             for found in stages:
                 if left[found.name]:
                     _run_stage(plan, found, left[found.name], place, journal, opened, report)
@@ -238,16 +238,16 @@ def finish(folder: Place, *, force: bool = False, checksums: bool = False, progr
     place = folder_of(Path(folder))
     plan = RunPlan.read(place)
     if place.result.exists():
-        return _finished(place)
+        return finished(place)
     journal = Journal(place.journal)
-    if report := _published_already(plan, place, journal):
+    if report := published(plan, place, journal):
         return report
     entries = proven(place, journal, read=checksums)
     refuse_missing(place, {stage.name: missing_tasks(stage, entries) for stage in plan.stages})
     arguments = {**plan.arguments, "force": force or bool(plan.arguments.get("force"))}
     with _opened(plan.format, arguments, {"progress": progress}, ()) as tasks:
-        refuse_changes(plan.record.changes(tasks.record), str(place.path), "plan again, in another folder")
-        wanted = {stage.work(task) for stage in plan.stages for task in stage.tasks}
+        _refuse_changed(plan, place, tasks)
+        wanted = plan.works
         done = {name: entry for name, entry in entries.items() if name in wanted}
         sizes = {name: size for entry in done.values() for name, (size, _) in entry.files.items()}
         results = {name: result for entry in done.values() for name, result in entry.result.items()}
@@ -255,12 +255,20 @@ def finish(folder: Place, *, force: bool = False, checksums: bool = False, progr
             sink.adopt(place, sizes)
             with tasks.report.phase("finish"):
                 tasks.finish(plan, results, sink)
+            tasks.report.files, tasks.report.bytes_out = len(sink.files), sink.bytes_written
+            note_finish(sink, sizes, journal, tasks.report)
             with tasks.report.phase("publish"):
                 sink.publish()
-            tasks.report.files, tasks.report.bytes_out = len(sink.files), sink.bytes_written
         tasks.report.close()
-    _close(place, tasks.report)
+    close(place, tasks.report)
     return tasks.report
+
+
+def _refuse_changed(plan: RunPlan, place: RunFolder, opened: Tasks) -> None:
+    """Raise `InputError` unless what was opened is what was planned."""
+    changes, target = plan.record.changes(opened.record), str(fs.located(opened.target))
+    changes += [] if target == plan.target else [f"the output was {plan.target}, now it is {target}"]
+    refuse_changes(changes, str(place.path), "plan again, in another folder")
 
 
 def discard(folder: Place) -> None:
@@ -304,17 +312,21 @@ def plain_arguments(to: str, source: Place, out: Place, options: Mapping[str, An
         raise InputError(
             Problem("options", f"cannot be written down: {error}", "give paths and plain values")
         ) from error
-    for name in (*module.PATHS, module.SOURCE, "out", "spill_dir"):
+    for name in (module.SOURCE, "out", "spill_dir"):
         plain[name] = _absolute(plain[name])
+    for name in module.PATHS:  # which may be names of something else as well
+        plain[name] = _absolute(plain[name], existing=True)
     for name in ("progress", "resume", "engine", "dask"):
         plain.pop(name, None)
     return plain
 
 
-def _absolute(value: Any) -> Any:
+def _absolute(value: Any, *, existing: bool = False) -> Any:
     if isinstance(value, list):
-        return [_absolute(item) for item in value]
-    return str(Path(value).absolute()) if isinstance(value, str) else value
+        return [_absolute(item, existing=existing) for item in value]
+    if not isinstance(value, str) or (existing and not Path(value).exists()):
+        return value
+    return str(Path(value).absolute())
 
 
 @contextmanager
@@ -383,32 +395,3 @@ def _run_stage(
         work.do(opened.units(plan, stage, tasks, place, done, team, sink))
         report.bytes_out += sink.bytes_written
     report.done[stage.name] = numbers
-
-
-def _published_already(plan: RunPlan, place: RunFolder, journal: Journal) -> Report | None:
-    """The report of a run whose process was killed between publication and what comes after."""
-    target = Path(plan.target)
-    wanted = {stage.work(task) for stage in plan.stages for task in stage.tasks}
-    if not target.is_dir() or not wanted <= journal.proven(target, read=False).keys():
-        return None
-    if wanted <= journal.proven(place.files, read=False).keys():
-        return None  # not moved yet: the export that is there is an older one of the same content
-    report = Report(plan.target, plan.format)
-    sizes = dict(fs.file_sizes(target))
-    report.files, report.bytes_out = len(sizes), sum(sizes.values())
-    report.close()
-    _close(place, report)
-    return report
-
-
-def _close(place: RunFolder, report: Report) -> None:
-    """Leave plan, journal and report in the run folder, and nothing else."""
-    place.result.write_text(report.to_json())
-    for path in (place.files, place.parts, place.tmp):
-        fs.remove_tree(path)
-
-
-def _finished(place: RunFolder) -> Report:
-    content = json.loads(place.result.read_text())
-    log.info("%s was published before", content["output"])
-    return Report.from_dict(content)

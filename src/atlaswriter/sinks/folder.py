@@ -113,7 +113,8 @@ class FolderSink(StagedSink):
     spill_dir
         Folder for temporary files; None: beside the target.
     keep
-        Whether run folders are left in place, until something is published: those that were found, and this one.
+        Whether run folders with a plan are left in place, until something is published: those that were found, and
+        this one.
 
     Attributes
     ----------
@@ -181,7 +182,8 @@ class FolderSink(StagedSink):
     def interrupted(self) -> list[RunFolder]:
         """Run folders that interrupted runs have left, the latest first."""
         found = [RunFolder(path) for path in self._siblings("") if path != self.run.path and not path.is_symlink()]
-        return sorted(found, key=lambda run: run.path.stat().st_mtime_ns, reverse=True)
+        own = [run for run in found if not run.links()]
+        return sorted(own, key=lambda run: run.path.stat().st_mtime_ns, reverse=True)
 
     def adopt(self, run: RunFolder, files: Mapping[str, int]) -> None:
         """Go on with what another run has staged, on the same disk; what is not among `files` is deleted.
@@ -189,7 +191,7 @@ class FolderSink(StagedSink):
         Parameters
         ----------
         run
-            The folder of that run.
+            The folder of that run; none of its `links` is there.
         files
             Bytes of each file, by its name, that is as it was written.
         """
@@ -197,8 +199,6 @@ class FolderSink(StagedSink):
             for name, _ in list(fs.file_sizes(run.files)):
                 if name not in files:
                     (run.files / name).unlink()
-            for path in (run.tmp, run.parts):
-                fs.remove_tree(path)
         self._remove(self.run.path)
         self.run = run
         self.files = dict(files)

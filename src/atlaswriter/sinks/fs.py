@@ -93,6 +93,14 @@ def write_file(path: Path | str, buffers: Iterable[Any]) -> int:
         os.close(descriptor)
 
 
+def put(path: Path, content: bytes) -> None:
+    """Write a file, on disk and in one step, in the place of the one that has its name if there is one."""
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_bytes(content)
+    sync_file(temporary)
+    replace(temporary, path)
+
+
 def create(path: Path | str) -> int:
     """The descriptor of a new file; `OSError` if there is one of this name."""
     return os.open(path, _WRITE_NEW, 0o666)

@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,8 +19,11 @@ from typing import Any
 
 from atlaswriter.codecs.crc import crc32
 from atlaswriter.sinks import fs
+from atlaswriter.sinks.staging import leads_elsewhere
 
 _READ_BYTES = 1 << 20
+# What a line raises that was damaged, which proves nothing.
+_DAMAGED = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class Journal:
                     found += list(_lines(path))
         return found
 
-    def proven(self, folder: Path, *, read: bool) -> dict[str, Entry]:
+    def proven(self, folder: Path, *, read: bool, also: Callable[[Entry], bool] = bool) -> dict[str, Entry]:
         """Work whose files are as they were written.
 
         Parameters
@@ -97,20 +100,23 @@ class Journal:
             Where they are.
         read
             Whether to compare every byte, by CRC-32, or sizes only.
+        also
+            What else must hold of an entry.
         """
         found: dict[str, Entry] = {}
         for entry in self.entries():
-            if entry.work not in found and not unproven(entry, folder, read=read):
+            if entry.work not in found and also(entry) and not unproven(entry, folder, read=read):
                 found[entry.work] = entry
         return found
 
 
 def _lines(path: Path) -> Iterator[Entry]:
     for line in path.read_bytes().split(b"\n")[:-1]:
-        with suppress(ValueError, TypeError, KeyError, AttributeError):  # damaged: it proves nothing
+        with suppress(*_DAMAGED):
             content = json.loads(line)
             files = {str(name): (int(size), int(crc)) for name, (size, crc) in content["files"].items()}
-            yield Entry(str(content["work"]), files, content["result"], dict(content["cost"]))
+            if not any(leads_elsewhere(name) for name in files):
+                yield Entry(str(content["work"]), files, content["result"], dict(content["cost"]))
 
 
 def unproven(entry: Entry, folder: Path, *, read: bool) -> list[str]:
@@ -126,6 +132,11 @@ def unproven(entry: Entry, folder: Path, *, read: bool) -> list[str]:
         Whether to compare every byte, by CRC-32, or sizes only.
     """
     return [name for name, (size, crc) in entry.files.items() if not _as_written(folder / name, size, crc, read=read)]
+
+
+def as_written(folder: Path, names: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Bytes and CRC-32 of files that are there, as of `Entry`; raises `OSError`."""
+    return {name: ((folder / name).stat().st_size, _crc_of(folder / name)) for name in names}
 
 
 def _as_written(path: Path, size: int, crc: int, *, read: bool) -> bool:

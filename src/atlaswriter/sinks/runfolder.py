@@ -54,6 +54,11 @@ class RunFolder:
         """What is being written; whatever is found here when nobody runs is worth nothing."""
         return self.path / "tmp"
 
+    def links(self) -> list[Path]:
+        """What is a symbolic link instead of a folder or a file, and would lead elsewhere."""
+        names = (self.files, self.journal, self.plan, self.result, self.parts, self.tmp)
+        return [path for path in names if path.is_symlink()]
+
     def create(self) -> None:
         """Make the folder, which must not exist."""
         self.path.mkdir()

@@ -88,7 +88,8 @@ class StagedSink(ABC):
     spill_dir
         Folder for temporary files; None: beside the target.
     keep
-        Whether run folders are left in place, until something is published: those that were found, and this one.
+        Whether run folders with a plan are left in place, until something is published: those that were found, and
+        this one.
 
     Attributes
     ----------
@@ -107,7 +108,8 @@ class StagedSink(ABC):
         self.files: dict[str, int] = {}
         self.bytes_written = 0
         self._prefix = f".{self.target.name}.atlaswriter"
-        self.run = RunFolder(self._sibling(""))
+        self._own = self._sibling("")
+        self.run = RunFolder(self._own)
         self._lock = WriterLock(self.target.with_name(f"{self._prefix}.lock"), self.target)
         self._created: list[Path] = []
         self._guard = threading.Lock()
@@ -220,8 +222,8 @@ class StagedSink(ABC):
         with self._failing_as("cannot be put back"):
             self._put_back()
             # Without a lock, the staged files of others may be alive.
-            staged = self._siblings("") if self._lock.held else [self.run.path]
-            staged = [] if self._keep else staged
+            staged = self._siblings("") if self._lock.held else [self._own]
+            staged = [path for path in staged if not (self._keep and RunFolder(path).plan.exists())]
             spilled = self._siblings("tmp-") if self._lock.held else []
             leftovers = [*staged, *self._siblings("old-"), *spilled]
         for path in leftovers:
@@ -253,9 +255,14 @@ class StagedSink(ABC):
             yield
 
 
+def leads_elsewhere(relative: str) -> bool:
+    """Whether a name may lead out of the export."""
+    return _LEADS_ELSEWHERE.search(relative) is not None
+
+
 def refuse_elsewhere(relative: str) -> None:
     """Raise `OutputError` for a name that leads out of the export: the last guard against them."""
-    if _LEADS_ELSEWHERE.search(relative):
+    if leads_elsewhere(relative):
         raise OutputError(str(Problem(repr(relative), "does not name a file inside the export", "rename it")))
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from atlaswriter.errors import OutputError, Problem
 from atlaswriter.sinks import fs
 from atlaswriter.sinks.runfolder import RunFolder
 from atlaswriter.sinks.staging import CREATING, WRITING, failing_as, refuse_elsewhere
@@ -49,7 +50,8 @@ class TaskSink:
 
     def __enter__(self) -> Self:
         with self._failing_as("cannot be prepared"):
-            self._own.mkdir(parents=True)
+            self.run.tmp.mkdir(exist_ok=True)
+            self._own.mkdir()
         return self
 
     def __exit__(
@@ -63,7 +65,12 @@ class TaskSink:
         """Create a folder, with its parents, if it is not there yet."""
         refuse_elsewhere(relative)
         with self._failing_as(CREATING, relative):
-            (self.run.files / relative).mkdir(parents=True, exist_ok=True)
+            path = self.run.files
+            for part in Path(relative).parts:
+                path /= part
+                path.mkdir(exist_ok=True)
+                if path.is_symlink():
+                    raise OutputError(str(Problem(str(path), "is a symbolic link", "delete it")))
 
     def write(self, relative: str, *buffers: Any) -> int:
         """Write one file; name and buffers as of `FolderSink.write`."""

@@ -156,6 +156,7 @@ def opened(
     budget = problems.attempt(Budget, resources.memory_budget) or Budget()
     with report.phase("open"):
         source = open_source(given["source"], workers=resources.workers)
+        made_of = record(given)  # before anything is read: a change from now on is one that a later run notices
     # numba takes a moment to load, and longer to compile on a new machine: meanwhile the data is looked at.
     stop = Event()
     loading = Thread(target=_prepare_kernels, args=(source, given, options, stop), daemon=True)
@@ -173,7 +174,7 @@ def opened(
         with report.phase("kernels"):
             if loading.is_alive():
                 loading.join()
-        yield Export(atlas, options, target, resources, budget, report, record(given))
+        yield Export(atlas, options, target, resources, budget, report, made_of)
     finally:
         stop.set()
         if loading.is_alive():
