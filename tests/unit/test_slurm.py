@@ -107,7 +107,7 @@ class Job:
             values = {"ID": element, "COUNT": len(self.elements), "MIN": 0, "MAX": self.elements[-1]}
             environment |= {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in values.items()}
         return subprocess.Popen(
-            ["/bin/sh", "-c", self["wrap"]],
+            ["/bin/sh", "-c", self["wrap"].replace("--patience 60", "--patience 0")],
             env={**path_with_program(), **environment},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )  # fmt: skip
@@ -164,6 +164,7 @@ def test_what_is_submitted(planned, tmp_path):
         assert jobs[name]["output"] == str(folder).replace("%", "%%") + f"/logs/{name}-%A-%a.log"
     assert mib["finish"] == max(mib[name] for name in stages)
     for job in jobs.values():
+        assert "--patience 60" in job["wrap"]
         assert {"parsable", "requeue"} <= {name.removeprefix("--") for name, value in job.options.items() if not value}
         assert (job["kill-on-invalid-dep"], job["cpus-per-task"]) == ("yes", "2")
     # What Slurm's manual has, and nothing else.

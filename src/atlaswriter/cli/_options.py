@@ -124,6 +124,15 @@ def long_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+patience = click.option(
+    "--patience",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Wait so long for tasks that seem to be missing: shared disks may show them late.",
+)
+
+
 def engine_of(dask: str | None) -> dict[str, Any]:
     """What the Python functions take for ``--dask``."""
     return {"engine": "fast" if dask is None else "dask", "dask": dask}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from atlaswriter.cli._options import FOLDER, as_json, show_report
+from atlaswriter.cli._options import FOLDER, as_json, patience, show_report
 from atlaswriter.errors import InputError, Problem
 
 
@@ -15,13 +15,14 @@ from atlaswriter.errors import InputError, Problem
 @click.option("--force", is_flag=True, help="Replace an export that is there already.")
 @click.option("--checksums", is_flag=True, help="Read every file again and compare its CRC-32, not only its size.")
 @click.option("--discard", is_flag=True, help="Give up: delete DIR and what is done; what is published stays.")
+@patience
 @as_json
-def command(folder: Path, force: bool, checksums: bool, discard: bool, as_json: bool) -> None:
+def command(folder: Path, force: bool, checksums: bool, discard: bool, patience: float, as_json: bool) -> None:
     """List what is missing of the plan in DIR (exit code 1), or verify it, write the manifests and publish."""
     from atlaswriter.formats import tasks
 
     if not discard:
-        show_report(tasks.finish(folder, force=force, checksums=checksums), as_json)
+        show_report(tasks.finish(folder, force=force, checksums=checksums, patience=patience), as_json)
     elif force or checksums:
         raise InputError(Problem("--discard", "is given with other options", "decide on one"))
     else:

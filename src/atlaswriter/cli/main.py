@@ -89,7 +89,8 @@ def run(arguments: list[str] | None = None) -> int:
     except OSError as error:
         return _fail(error, OutputError.exit_code, as_json=as_json)
     except click.exceptions.Abort:
-        kept = "what is done is kept: go on with --resume" if "--resume" in words else "nothing was changed"
+        kept = "go on with --resume" if "--resume" in words else "run it again" if "run" in words else ""
+        kept = f"what is done is kept: {kept}" if kept else "nothing was changed"
         click.echo(f"interrupted; {kept}", err=True)
         return 130
     except click.ClickException as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from atlaswriter.cli._options import FOLDER, as_json, show
+from atlaswriter.cli._options import FOLDER, as_json, patience, show
 
 
 @click.command("run")
@@ -21,6 +21,7 @@ from atlaswriter.cli._options import FOLDER, as_json, show
 @click.option("-M", "--memory-budget", metavar="SIZE", help="Most memory to use.  [default: as planned]")
 @click.option("-j", "--workers", type=click.IntRange(min=1), help="Threads.  [default: as planned]")
 @click.option("--progress/--no-progress", default=None, help="Show progress.  [default: on a terminal]")
+@patience
 @as_json
 def command(folder: Path, as_json: bool, **given: Any) -> None:
     """Do tasks of the plan in DIR, in any order within a stage, on any machines, any number of times.

@@ -133,6 +133,10 @@ class RunPlan:
         found = [self.stage(name) for name in stage.after]
         return [*(early for near in found for early in self.before(near)), *found]
 
+    def works_before(self, stage: Stage) -> set[str]:
+        """Names in the journal of all their tasks."""
+        return {early.work(task) for early in self.before(stage) for task in early.tasks}
+
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values."""
         return {"plan_version": _VERSION, "format": self.format, **asdict(self)}

@@ -75,10 +75,10 @@ class Team:
         """Results of ``work(item)``, in the order of the items, several at work at a time.
 
         Each piece of work takes `memory` bytes until the next result is asked for; there are as many under way as
-        there is room for, at most two for each thread and one.
+        there is room for, at most two for each thread and one: `in_order_room` says what they take together.
         """
         self.budget.require(memory, what)
-        most = max(1, min(2 * self.workers + 1, self.budget.free // max(memory, 1)))
+        most = self._ahead(memory)
         self.budget.take(most * memory, what)
         waiting: deque[Future[T]] = deque()
         try:
@@ -92,6 +92,13 @@ class Team:
             for future in waiting:
                 future.cancel()
             self.budget.give_back(most * memory)
+
+    def in_order_room(self, memory: int) -> int:
+        """Bytes that `in_order` draws."""
+        return self._ahead(memory) * memory
+
+    def _ahead(self, memory: int) -> int:
+        return max(1, min(2 * self.workers + 1, self.budget.free // max(memory, 1)))
 
     def _finish(self, future: Future[Any], memory: int) -> None:
         if not future.cancelled() and future.exception() is not None:

@@ -11,6 +11,8 @@ from atlaswriter.engine.plan import RunPlan, Stage
 _MOST_ELEMENTS = 1000
 # Beside what a process takes itself: the shell, and what the system counts for it.
 _OTHERS_MIB = 128
+# Seconds after which a shared disk shows what other machines have written (acdirmax of NFS).
+_PATIENCE = 60
 
 _BEGIN = """\
 #!/bin/bash
@@ -69,8 +71,8 @@ def script(plan: RunPlan, folder: Path) -> str:
     begin = _BEGIN.format(
         target=plan.target if plan.target.isprintable() else ascii(plan.target),  # a line break ends a comment
         folder=place,
-        run=shlex.quote(f"atlaswriter run {place}"),
-        finish=shlex.quote(f"atlaswriter finish {place}"),
+        run=shlex.quote(f"atlaswriter run {place} --patience {_PATIENCE}"),
+        finish=shlex.quote(f"atlaswriter finish {place} --patience {_PATIENCE}"),
         workers=plan.workers,
     )
     stages = [stage for stage in plan.stages if stage.tasks]

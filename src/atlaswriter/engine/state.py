@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from atlaswriter.engine.plan import RunPlan, Stage, ranges_of
 from atlaswriter.errors import IncompleteError, InputError, Problem
@@ -14,6 +15,10 @@ from atlaswriter.sinks.journal import Entry, Journal
 from atlaswriter.sinks.runfolder import RunFolder
 from atlaswriter.sinks.staging import leads_elsewhere
 from atlaswriter.units import format_bytes
+
+T = TypeVar("T")
+
+_SECONDS_BETWEEN_LOOKS = 2.0
 
 
 @dataclass
@@ -53,9 +58,35 @@ class RunReport:
         return text_table(rows)
 
 
-def proven(place: RunFolder, journal: Journal, *, read: bool = False) -> dict[str, Entry]:
-    """Tasks whose files, and parts for later tasks, are as they were written; `read` as of `Journal.proven`."""
-    return journal.proven(place.files, read=read, also=lambda entry: _has_parts(entry, place))
+def proven(place: RunFolder, journal: Journal, works: Container[str], *, read: bool = False) -> dict[str, Entry]:
+    """Those of some tasks whose files, and parts for later tasks, are as they were written.
+
+    Parameters
+    ----------
+    place, journal
+        Of the run.
+    works
+        Names of the tasks: what is asked for is looked at, and nothing else.
+    read
+        As of `Journal.proven`.
+    """
+    return journal.proven(place.files, read=read, also=lambda entry: entry.work in works and _has_parts(entry, place))
+
+
+def patiently(look: Callable[[], T], seconds: float) -> T:
+    """What `look` finds, which may raise `IncompleteError` for so many seconds.
+
+    Shared disks show what other machines have written when their caches say so: on NFS up to a minute late.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return look()
+        except IncompleteError:
+            rest = deadline - time.monotonic()
+            if rest <= 0:
+                raise
+            time.sleep(min(_SECONDS_BETWEEN_LOOKS, rest))
 
 
 def _has_parts(entry: Entry, place: RunFolder) -> bool:

@@ -64,7 +64,7 @@ def export_on_dask(to: str, given: Mapping[str, Any]) -> Report:
                 report = tasks.finish(place.path, progress=resources.progress)  # all that an interrupted run may want
             except IncompleteError:
                 with whole.phase("tasks"):
-                    done = proven(place, Journal(place.journal))
+                    done = proven(place, Journal(place.journal), plan.works)
                     left = {stage.name: missing_tasks(stage, done) for stage in plan.stages}
                     do = partial(_do, str(place.path))
                     run_stages(client, plan, left, do, memory, threads, resources.progress)

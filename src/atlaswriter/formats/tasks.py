@@ -20,7 +20,15 @@ from atlaswriter.engine.record import Record, jsonable, refuse_changes
 from atlaswriter.engine.resources import Resources
 from atlaswriter.engine.run import Team
 from atlaswriter.engine.slices import chosen_tasks
-from atlaswriter.engine.state import RunReport, missing_tasks, proven, refuse_finished, refuse_missing, refuse_unready
+from atlaswriter.engine.state import (
+    RunReport,
+    missing_tasks,
+    patiently,
+    proven,
+    refuse_finished,
+    refuse_missing,
+    refuse_unready,
+)
 from atlaswriter.engine.work import Unit, Work
 from atlaswriter.errors import InputError, OutputError, Problem, Problems
 from atlaswriter.progress import Progress
@@ -28,7 +36,7 @@ from atlaswriter.report import Report
 from atlaswriter.sinks import fs
 from atlaswriter.sinks.files import Files
 from atlaswriter.sinks.folder import FolderSink
-from atlaswriter.sinks.journal import Journal
+from atlaswriter.sinks.journal import Entry, Journal
 from atlaswriter.sinks.runfolder import RunFolder
 from atlaswriter.sinks.task import TaskSink
 from atlaswriter.units import parse_bytes, peak_memory
@@ -162,6 +170,7 @@ def run(
     *,
     memory_budget: str | int | None = None,
     workers: int | None = None,
+    patience: float = 0.0,
     progress: bool | None = None,
 ) -> RunReport:
     """Do some tasks of a plan; what is done already is left alone.
@@ -176,6 +185,8 @@ def run(
         Which tasks: numbers, or a text as `engine.slices.chosen_tasks` takes it; None: all.
     memory_budget, workers
         Of this process; by default those of the plan.
+    patience
+        Seconds to wait for tasks of earlier stages, which a shared disk may show late.
     progress
         Show progress; by default when standard error is a terminal.
 
@@ -197,7 +208,7 @@ def run(
     wanted = {found.name: chosen_tasks(tasks, len(found.tasks)) for found in stages}
     report = RunReport(str(place.path))
     journal = Journal(place.journal, durable=True)
-    left = _left(plan, place, journal, wanted, report)
+    left = patiently(lambda: _left(plan, place, journal, wanted, report), patience)
     if not any(left.values()):
         return report
     memory = max(plan.stage(name).memory for name, numbers in left.items() if numbers)
@@ -214,7 +225,14 @@ def run(
     return report
 
 
-def finish(folder: Place, *, force: bool = False, checksums: bool = False, progress: bool | None = None) -> Report:
+def finish(
+    folder: Place,
+    *,
+    force: bool = False,
+    checksums: bool = False,
+    patience: float = 0.0,
+    progress: bool | None = None,
+) -> Report:
     """Verify what the tasks have done, write the manifests, and publish the export.
 
     Parameters
@@ -225,6 +243,8 @@ def finish(folder: Place, *, force: bool = False, checksums: bool = False, progr
         Replace an export that is there already, also if that was not planned.
     checksums
         Read every file again and compare its CRC-32, not only its size.
+    patience
+        Seconds to wait for tasks that are missing, which a shared disk may show late.
     progress
         Show progress; by default when standard error is a terminal.
 
@@ -242,13 +262,16 @@ def finish(folder: Place, *, force: bool = False, checksums: bool = False, progr
     journal = Journal(place.journal)
     if report := published(plan, place, journal):
         return report
-    entries = proven(place, journal, read=checksums)
-    refuse_missing(place, {stage.name: missing_tasks(stage, entries) for stage in plan.stages})
+
+    def complete() -> dict[str, Entry]:
+        entries = proven(place, journal, plan.works, read=checksums)
+        refuse_missing(place, {stage.name: missing_tasks(stage, entries) for stage in plan.stages})
+        return entries
+
+    done = patiently(complete, patience)
     arguments = {**plan.arguments, "force": force or bool(plan.arguments.get("force"))}
     with _opened(plan.format, arguments, {"progress": progress}, ()) as tasks:
         _refuse_changed(plan, place, tasks)
-        wanted = plan.works
-        done = {name: entry for name, entry in entries.items() if name in wanted}
         sizes = {name: size for entry in done.values() for name, (size, _) in entry.files.items()}
         results = {name: result for entry in done.values() for name, result in entry.result.items()}
         with FolderSink(tasks.target, force=tasks.force, keep=True) as sink:
@@ -359,15 +382,16 @@ def _left(
     plan: RunPlan, place: RunFolder, journal: Journal, wanted: Mapping[str, list[int]], report: RunReport
 ) -> dict[str, list[int]]:
     """Tasks that are wanted and not done, by stage; stages that are needed and not wanted must be done."""
-    done = proven(place, journal)
+    stages = [plan.stage(name) for name in wanted]
+    works = {stage.work(stage.tasks[number]) for stage in stages for number in wanted[stage.name]}
+    done = proven(place, journal, works | {work for stage in stages for work in plan.works_before(stage)})
     left = {}
-    for name, numbers in wanted.items():
-        stage = plan.stage(name)
+    for stage in stages:
         missing = set(missing_tasks(stage, done))
-        left[name] = [number for number in numbers if number in missing]
-        report.skipped[name] = [number for number in numbers if number not in missing]
-        report.done[name] = []
-        if left[name]:
+        left[stage.name] = [number for number in wanted[stage.name] if number in missing]
+        report.skipped[stage.name] = [number for number in wanted[stage.name] if number not in missing]
+        report.done[stage.name] = []
+        if left[stage.name]:
             refuse_unready(plan, stage, place, done, wanted)
     return left
 
@@ -376,13 +400,9 @@ def _run_stage(
     plan: RunPlan, stage: Stage, numbers: list[int], place: RunFolder, journal: Journal, opened: Tasks,
     report: RunReport,
 ) -> None:  # fmt: skip
-    needed = {early.work(task) for early in plan.before(stage) for task in early.tasks}
-    done = {
-        name: result
-        for work, entry in (proven(place, journal).items() if needed else ())
-        if work in needed
-        for name, result in entry.result.items()
-    }
+    needed = plan.works_before(stage)
+    early = proven(place, journal, needed) if needed else {}
+    done = {name: result for entry in early.values() for name, result in entry.result.items()}
     tasks = [stage.tasks[number] for number in numbers]
     spill_dir = None if opened.resources.spill_dir is None else Path(opened.resources.spill_dir)
     progress = Progress(opened.resources.progress)

@@ -168,7 +168,7 @@ connectivity_manifest_filename, connectivity_binary_dirname : str
     if engine == "reference":
         return _reference(given)
     if engine != "fast":
-        remedy = "use 'fast' or 'reference'; with 'dask', files are exported: atlaswriter.cellucid(path, out, engine='dask')"
+        remedy = "use 'fast' or 'reference'; Dask exports files: atlaswriter.cellucid(path, out, engine='dask')"
         raise InputError(Problem("engine", f"{engine!r} is not known here", remedy))
     options = _options(given)
     resources = Resources.of(given)
