@@ -89,7 +89,7 @@ def exported_before(atlas, folder):
 @pytest.mark.parametrize("strategy", ["memory", "spill"])
 def test_a_gene_that_cannot_be_written(strategy, workers, atlas, folder, elsewhere, monkeypatch):
     before = exported_before(atlas, folder)
-    calls = failing(monkeypatch, GeneWriter, "_write_sparse", OSError(errno.EIO, "no luck"), after=1)
+    calls = failing(monkeypatch, GeneWriter, "_sparse", OSError(errno.EIO, "no luck"), after=1)
     with pytest.raises((OSError, OutputError), match="no luck"):
         aw.cellucid(atlas("csr"), folder / "out", strategy=strategy, workers=workers, force=True, **elsewhere)
     assert len(calls) > 1

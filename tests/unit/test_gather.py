@@ -10,7 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from atlaswriter.engine import gather
+from atlaswriter.engine.budget import Budget
 from atlaswriter.engine.gather import Gathering, Part
+from atlaswriter.engine.gathered import Gathered, GatheredFile, filing_room, write_gathered
+from atlaswriter.engine.run import Team
 from atlaswriter.errors import AtlasWriterError, OutputError
 
 DTYPES = (np.dtype("u2"), np.dtype("u4"), np.dtype("i4"))
@@ -293,3 +297,116 @@ def test_a_full_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(OutputError, match=r"temporary files cannot be written \(No space left.*--spill-dir"):
         spilled(tmp_path / "spill")
+
+
+# --- files that many processes write
+
+
+def written(parts, folder, team, *, n_files=3, run="run"):
+    """All parts in so many files, the last one first; what reads them together."""
+    folder.mkdir(exist_ok=True)
+    names = [f"records-{number}" for number in range(n_files)]
+    for number in reversed(range(n_files)):
+        share = parts[number * len(parts) // n_files : (number + 1) * len(parts) // n_files]
+        gathering = gathered(share, DTYPES, 300, folder / f"spill{number}")
+        write_gathered(gathering, folder / names[number], run, {"number": number}, team)
+        gathering.release()
+        assert (gathering.held, list((folder / f"spill{number}").glob("*"))) == (0, [])
+    return [GatheredFile(folder / name, run, DTYPES) for name in names]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("cut_bytes", [1, 200, 1 << 20])
+def test_files_everyare_like_a_dictionary(cut_bytes, workers, tmp_path, monkeypatch):
+    monkeypatch.setattr(gather, "_FRAME_BYTES", cut_bytes)
+    monkeypatch.setattr("atlaswriter.engine.gathered._PIECE_BYTES", 5 * cut_bytes)
+    rng = np.random.default_rng(3)
+    parts = [random_records(rng, DTYPES, equal=k % 2 == 0) for k in range(11)]
+    with Team(workers, Budget("4GiB")) as team:
+        files = written(parts, tmp_path / "parts", team, n_files=4)
+    assert [file.note["number"] for file in files] == [0, 1, 2, 3]
+    every = Gathered(files, DTYPES)
+    expected = together(parts, DTYPES)
+    assert every.keys.tolist() == sorted(expected)
+    for number in range(len(DTYPES)):
+        assert every.sizes(number).tolist() == [len(expected[key][number]) for key in sorted(expected)]
+    for size in (1, 50, 333, 10**9):
+        assert content(every, every.pieces(size)) == expected
+    for first, last in ((0, 1), (3, 9), (len(expected) - 1, len(expected)), (0, 0)):
+        wanted = sorted(expected)[first:last]
+        assert content(every, [slice(first, last)]) == {key: expected[key] for key in wanted}
+
+
+def test_values_that_are_others_in_each_file(tmp_path):
+    """Codes that every process has made up by itself."""
+    dtypes = DTYPES[:1]
+    files = []
+    with Team(1, Budget("4GiB")) as team:
+        for number, values in enumerate(([0, 1, 2], [2, 0])):
+            gathering = gathered([{7: [values]}], dtypes, 1000, tmp_path / "spill")
+            write_gathered(gathering, tmp_path / str(number), "run", None, team)
+            files.append(GatheredFile(tmp_path / str(number), "run", dtypes))
+    files[1].recoded = {0: np.array([5, 6, 7], "u2")}
+    assert content(Gathered(files, dtypes), [slice(0, 1)]) == {7: [[0, 1, 2, 7, 5]]}
+
+
+def test_a_file_of_nothing(tmp_path):
+    with Team(1, Budget("4GiB")) as team:
+        (file,) = written([], tmp_path / "parts", team, n_files=1)
+    assert Gathered([file], DTYPES).keys.tolist() == []
+    assert Gathered([], DTYPES).pieces(10) == []
+    assert list(file.pieces(-5, 5)) == []
+
+
+def test_files_that_are_damaged_or_of_another_run(tmp_path):
+    rng = np.random.default_rng(3)
+    with Team(1, Budget("4GiB")) as team:
+        written([random_records(rng, DTYPES) for _ in range(4)], tmp_path / "parts", team, n_files=2)
+    path, other = tmp_path / "parts" / "records-0", tmp_path / "parts" / "records-1"
+    good = path.read_bytes()
+
+    def read(run="run"):
+        file = GatheredFile(path, run, DTYPES)
+        return file.totals(), list(file.pieces(-(2**62), 2**62))
+
+    with pytest.raises(OutputError, match="belongs to another run"):
+        read("other")
+    for position in range(len(good)):
+        path.write_bytes(good[:position] + bytes([good[position] ^ 1]) + good[position + 1 :])
+        with pytest.raises(OutputError, match="run the task again"):
+            read()
+    for size in [*range(0, len(good), 37), len(good) - 1]:
+        path.write_bytes(good[:size])
+        with pytest.raises(OutputError, match="run the task again"):
+            read()
+    path.write_bytes(other.read_bytes())
+    with pytest.raises(OutputError, match="belongs to another run"):
+        read()
+    path.unlink()
+    with pytest.raises(OutputError, match=r"records-0: this temporary file is missing .* delete it"):
+        read()
+    path.mkdir()
+    with pytest.raises(OutputError, match="cannot be read"):
+        read()
+
+
+def test_writing_leaves_nothing_when_it_fails(tmp_path, monkeypatch):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "one").write_bytes(b"before")
+    gathering = gathered([{7: [[1], [2], [3]]}], DTYPES, 1000, tmp_path / "spill")
+    monkeypatch.setattr("atlaswriter.engine.gathered.json.dumps", lambda _: 1 / 0)
+    with Team(1, Budget("4GiB")) as team, pytest.raises(ZeroDivisionError):
+        write_gathered(gathering, tmp_path / "parts" / "one", "run", None, team)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "parts").iterdir()} == {"one": b"before"}
+
+
+def test_records_are_filed_in_the_room_that_was_said(tmp_path):
+    """Also with several threads: what waits in memory beside it is not taken away."""
+    part = {k: [[1] * 4000, [2] * 4000, [3] * 4000] for k in range(400)}
+    gathering = gathered([part], DTYPES, 10**9, tmp_path / "spill")
+    budget = Budget("4GiB")
+    with Team(3, budget) as team:
+        room = filing_room(gathering, team)
+        budget.take(budget.free - room, "all the rest")
+        write_gathered(gathering, tmp_path / "one", "run", None, team)
+    assert Gathered([GatheredFile(tmp_path / "one", "run", DTYPES)], DTYPES).sizes(0).tolist() == [4000] * 400

@@ -899,6 +899,9 @@ GIVEN = {
     "workers": (["--workers", "3"], 3),
     "progress": (["--no-progress"], False),
     "strategy": (["--strategy", "spill"], "spill"),
+    "resume": (["--resume"], True),
+    "engine": (["--dask", "local"], "dask"),
+    "dask": (["--dask", "tcp://10.0.0.1:8786"], "tcp://10.0.0.1:8786"),
 }
 PATHS = {
     "segmentations": ["--segmentation", "one", "--segmentation", "two"],

@@ -222,7 +222,8 @@ def _crc_of(records: NDArray[np.void], measured: NDArray[np.int64]) -> int:
 
 def wrong(path: Path, found: str, sorting: Sorting) -> OutputError:
     """What to say of a file, or folder, that cannot be used."""
-    return OutputError(str(Problem(str(path), found, "run the task again" if sorting.run else "run again")))
+    remedy = "run the task again, without it if it is there" if sorting.run else "run again"
+    return OutputError(str(Problem(str(path), found, remedy)))
 
 
 class ShareFile:

@@ -147,7 +147,7 @@ def plan_tasks(
     run = folder_of(Path(folder))
     problems = Problems()
     size = problems.attempt(parse_bytes, task_size, "task_size")
-    _check_folder(run, Path(out), problems)
+    _check_folder(run, Path(out), source, problems)
     problems.raise_if_any()
     assert size is not None  # noqa: S101 - no size is a problem
     arguments = plain_arguments(to, source, out, options)
@@ -363,11 +363,13 @@ def _opened(
         yield tasks
 
 
-def _check_folder(run: RunFolder, out: Path, problems: Problems) -> None:
+def _check_folder(run: RunFolder, out: Path, source: Any, problems: Problems) -> None:
     target = fs.located(out.absolute())
     place = Path(os.path.realpath(run.path))
     if place == target or target in place.parents or place in target.parents:
         problems.add("plan", f"{run.path} and the output {out} lie in each other", "choose a folder beside the output")
+    elif isinstance(source, str | PathLike) and Path(os.path.realpath(source)) in (place, *place.parents):
+        problems.add("plan", f"{run.path} lies in the source, which is only read", "choose a folder beside the output")
     elif run.path.exists() and (not run.path.is_dir() or fs.occupied(run.path)):
         problems.add(
             "plan", f"{run.path} is not empty", "choose a new folder, or discard it: atlaswriter finish --discard"

@@ -54,7 +54,9 @@ def open_bundle(bundle: Any, given: Mapping[str, Any], *, workers: int) -> Spati
         It is nothing of the kind, something is missing or damaged, or an option does not belong to it.
     """
     kind, known, opener = _kind(bundle, workers)
-    options = {name: value for name, value in given.items() if value is not None and value != ()}
+    # An array of a transform cannot be compared with anything empty.
+    absent = {name for name, value in given.items() if value is None or (isinstance(value, list | tuple) and not value)}
+    options = {name: value for name, value in given.items() if name not in absent}
     if foreign := [name for name in options if name not in known]:
         found = f"cannot be given for {kind}: {listed(foreign)}"
         raise InputError(Problem("options", found, f"it takes {listed(known, 30)}"))

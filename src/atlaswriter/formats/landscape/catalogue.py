@@ -6,9 +6,11 @@ know turn up while these are read; until then genes have provisional codes, in t
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +50,8 @@ class Catalogue:
         Name of each code.
     short
         Whether all codes will fit in 16 bits.
+    n_counted
+        How many of these, the first ones, are of matrices.
     """
 
     def __init__(self, wanted: Sequence[str] | None, *, drop_controls: bool) -> None:
@@ -60,6 +64,7 @@ class Catalogue:
         self._features: set[str] = set()
         self.names: list[str] = []
         self.short = False
+        self.n_counted = 0
 
     def add_matrix(self, counts: Counts, problems: Problems) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Take in the features of a matrix.
@@ -87,9 +92,21 @@ class Catalogue:
         self._codes |= dict.fromkeys(set(features) - set(kept), _LEFT_OUT)
         self._matrices.append(counts.where)
         self._features |= set(features)
-        self.short = len(self.names) <= _MOST_SHORT // 2
+        self.short, self.n_counted = len(self.names) <= _MOST_SHORT // 2, len(self.names)
         self._check_names(problems)
         return np.array(columns, np.int64), np.array(codes, np.int64)
+
+    def fork(self) -> Catalogue:
+        """Another one that knows the same features."""
+        other = copy.copy(self)
+        own = {"_codes": dict(self._codes), "_original": list(self._original), "names": list(self.names)}
+        vars(other).update(own, _guard=threading.Lock())
+        return other
+
+    @property
+    def met(self) -> list[str]:
+        """Features that no matrix has, in the order of their codes, which are the last ones."""
+        return self._original[self.n_counted :]
 
     def check_wanted(self, problems: Problems) -> None:
         """Add wanted features that no matrix has to `problems`, once all of these are known."""
@@ -187,6 +204,11 @@ class Genes:
         unknown: list[str],
     ) -> None:  # fmt: skip
         self.names, self.ids, self.colors, self.renamed, self.unknown = names, ids, colors, renamed, unknown
+
+    def facts(self) -> dict[str, Any]:
+        """What a report says of them: plain values."""
+        unknown = {"count": len(self.unknown), "names": listed(self.unknown)}
+        return {"genes": len(self.names), "unknown": unknown, "renamed": self.renamed}
 
 
 def is_control(name: str, kind: str | None = None) -> bool:

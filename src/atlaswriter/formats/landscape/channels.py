@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from atlaswriter.engine.work import Unit, Write
 from atlaswriter.formats.landscape import layout
 from atlaswriter.formats.landscape.job import Job
-from atlaswriter.formats.landscape.pyramid import PyramidSummary, dzi, make_pyramid, write_pyramid
+from atlaswriter.formats.landscape.pyramid import dzi, make_pyramid, write_pyramid
 from atlaswriter.formats.landscape.rowgroups import Chunk
 from atlaswriter.formats.landscape.scale import Scale, known_scale
 from atlaswriter.sinks import fs
-from atlaswriter.sources.spatial import Plane, Spatial
+from atlaswriter.sinks.files import Files
+from atlaswriter.sources.base import n_bytes
+from atlaswriter.sources.spatial import Plane
 
 _NUMBER = pa.field("", pa.int32(), nullable=False)
 _SCHEMA = pa.schema(
@@ -28,86 +32,102 @@ _SCHEMA = pa.schema(
 _OPTIONS = {"compression": "none", "write_statistics": False, "store_schema": False, "use_dictionary": False}
 
 
-class ImageWriter:
-    """Writes the channels of one image.
+def image_units(planes: Sequence[Plane], job: Job) -> Iterator[Unit]:
+    """All channels, one after the other; each is shared out to all threads."""
+    for plane in planes:
+        size = n_bytes(plane.pixels)
+        yield Unit(image_unit(plane), f"image {plane.key}", _write_of(plane, job), 0, size, size // 4, alone=True)
+
+
+def image_unit(plane: Plane) -> str:
+    """Name of the unit that writes a channel."""
+    return f"image/{plane.key}"
+
+
+def _write_of(plane: Plane, job: Job) -> Write:
+    def write(files: Files) -> dict[str, Any]:
+        height, width = plane.pixels.shape[:2]
+        files.make_dir(layout.IMAGES_DIR)
+        files.write(layout.dzi_file(plane.key), dzi(width, height))
+        return (_row_groups if job.options.row_groups else _loose)(plane, replace(job, sink=files))
+
+    return write
+
+
+def _scale(plane: Plane, job: Job) -> Scale | None:
+    return known_scale(plane, (job.options.image_max or {}).get(plane.key))
+
+
+def _loose(plane: Plane, job: Job) -> dict[str, Any]:
+    def path_of(level: int, column: int, row: int) -> str:
+        return layout.image_tile(plane.key, level, column, row)
+
+    found = write_pyramid(plane, _scale(plane, job), path_of, job.team, job.sink, job.progress.add)
+    return {"scale": found.scale.record()}
+
+
+def _row_groups(plane: Plane, job: Job) -> dict[str, Any]:
+    with _spool(job.sink.scratch()) as spool:
+        found = make_pyramid(plane, _scale(plane, job), spool.put, job.team, job.progress.add)
+        return {"scale": found.scale.record(), "row_groups": _pack(plane, spool, job)}
+
+
+def _pack(plane: Plane, spool: _Spool, job: Job) -> dict[str, Any]:
+    """Write tiles in order; the entry of row-group mode in the parameters."""
+    directory = layout.image_chunks_dir(plane.key)
+    job.sink.make_dir(directory)
+    each = layout.IMAGE_ROW_GROUPS_PER_FILE
+    tiles = sorted(spool.places)
+    files: list[str] = []
+    for first in range(0, len(tiles), each):
+        files.append(layout.chunk_name(len(files)))
+        with Chunk(job.sink, f"{directory}/{files[-1]}", _SCHEMA, _OPTIONS) as chunk:
+            for tile in tiles[first : first + each]:
+                row = [[number] for number in tile] + [[spool.get(tile)]]
+                chunk.add(pa.table(row, schema=_SCHEMA))
+    zoom_info = _zoom_info(plane)
+    return {
+        "directory": directory,
+        "files": files,
+        "max_row_groups_per_file": each,
+        "total_row_groups": len(tiles),
+        "num_tiles": len(tiles),
+        "zoom_levels": sorted(zoom_info),
+        "zoom_info": zoom_info,
+    }
+
+
+class ImageFacts:
+    """What the parameters say of an image that is written.
 
     Attributes
     ----------
     info
-        ``image_info`` of the parameters.
+        ``image_info``.
     scaling
         How values became 8 bit, by channel; None without image.
     max_level
         Level of the full image; None without image.
     row_group_files, dimensions
         Entries of row-group mode.
-    n_tiles
-        Image tiles of all channels.
     """
 
-    def __init__(self, spatial: Spatial, job: Job) -> None:
-        self._planes, self._job = spatial.planes, job
-        self.info = [_info(plane, position) for position, plane in enumerate(spatial.planes)]
+    def __init__(self, planes: Sequence[Plane], results: Mapping[str, Any]) -> None:
+        self.info = [_info(plane, position) for position, plane in enumerate(planes)]
         self.scaling: dict[str, Any] | None = None
-        if spatial.planes:
-            self.scaling = {"source_image": spatial.planes[0].source, "channels": {}}
         self.max_level: int | None = None
         self.row_group_files: dict[str, Any] = {}
         self.dimensions: dict[str, Any] = {}
-        self.n_tiles = 0
-
-    def write(self) -> None:
-        """Write all channels, one after the other; each is shared out to all threads."""
-        for plane in self._planes:
-            height, width = plane.pixels.shape[:2]
-            self._job.sink.make_dir(layout.IMAGES_DIR)
-            self._job.sink.write(layout.dzi_file(plane.key), dzi(width, height))
-            found = self._row_groups(plane) if self._job.options.row_groups else self._loose(plane)
-            self.n_tiles += found.n_tiles
-            self.max_level = found.levels - 1
-            self.dimensions = {"width": width, "height": height, "tile_size": layout.IMAGE_TILE}
-            if self.scaling is not None:
-                self.scaling["channels"][plane.key] = found.scale.record()
-
-    def _scale(self, plane: Plane) -> Scale | None:
-        return known_scale(plane, (self._job.options.image_max or {}).get(plane.key))
-
-    def _loose(self, plane: Plane) -> PyramidSummary:
-        def path_of(level: int, column: int, row: int) -> str:
-            return layout.image_tile(plane.key, level, column, row)
-
-        job = self._job
-        return write_pyramid(plane, self._scale(plane), path_of, job.team, job.sink, job.progress.add)
-
-    def _row_groups(self, plane: Plane) -> PyramidSummary:
-        job = self._job
-        with _spool(job.sink.scratch()) as spool:
-            found = make_pyramid(plane, self._scale(plane), spool.put, job.team, job.progress.add)
-            self._pack(plane, spool)
-        return found
-
-    def _pack(self, plane: Plane, spool: _Spool) -> None:
-        directory, job = layout.image_chunks_dir(plane.key), self._job
-        job.sink.make_dir(directory)
-        each = layout.IMAGE_ROW_GROUPS_PER_FILE
-        tiles = sorted(spool.places)
-        files: list[str] = []
-        for first in range(0, len(tiles), each):
-            files.append(layout.chunk_name(len(files)))
-            with Chunk(job.sink, f"{directory}/{files[-1]}", _SCHEMA, _OPTIONS) as chunk:
-                for tile in tiles[first : first + each]:
-                    row = [[number] for number in tile] + [[spool.get(tile)]]
-                    chunk.add(pa.table(row, schema=_SCHEMA))
-        zoom_info = _zoom_info(plane)
-        self.row_group_files.setdefault("images", {})[plane.key] = {
-            "directory": directory,
-            "files": files,
-            "max_row_groups_per_file": each,
-            "total_row_groups": len(tiles),
-            "num_tiles": len(tiles),
-            "zoom_levels": sorted(zoom_info),
-            "zoom_info": zoom_info,
-        }
+        if not planes:
+            return
+        found = {plane.key: results[image_unit(plane)] for plane in planes}
+        channels = {key: one["scale"] for key, one in found.items()}
+        self.scaling = {"source_image": planes[0].source, "channels": channels}
+        height, width = planes[0].pixels.shape[:2]
+        self.max_level = len(layout.image_levels(width, height)) - 1
+        self.dimensions = {"width": width, "height": height, "tile_size": layout.IMAGE_TILE}
+        groups = {key: one["row_groups"] for key, one in found.items() if "row_groups" in one}
+        self.row_group_files = {"images": groups} if groups else {}
 
 
 def _zoom_info(plane: Plane) -> dict[int, dict[str, int]]:

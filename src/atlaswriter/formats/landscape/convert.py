@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Literal
 
 from atlaswriter.engine.budget import Budget
-from atlaswriter.engine.resources import Resources
+from atlaswriter.engine.record import Record
+from atlaswriter.engine.resources import Resources, check_engine
 from atlaswriter.errors import Problems, listed
 from atlaswriter.formats.landscape.options import Options, check_segmentation_names
 from atlaswriter.formats.landscape.target import check_early, check_place
@@ -74,6 +75,9 @@ def landscape(
     progress: bool | None = None,
     strategy: Literal["auto", "memory", "spill"] = "auto",
     spill_dir: str | PathLike[str] | None = None,
+    resume: bool = False,
+    engine: Literal["fast", "dask"] = "fast",
+    dask: Any = None,
 ) -> Report:
     """Export a spatial data set as Celldega LandscapeFiles.
 
@@ -138,6 +142,12 @@ def landscape(
     memory_budget, workers, progress, strategy, spill_dir
         As in `atlaswriter.prepare`. Transcripts and outlines wait for their tile in memory as far as there is room, or
         all in temporary files with ``strategy="spill"``.
+    resume
+        Go on where an interrupted export of the same bundle with the same options stopped; what is done is proven,
+        and anything that was changed is named and refused. If this export is interrupted, what is done stays.
+    engine, dask
+        ``engine="dask"`` runs the export in tasks on a Dask cluster: `dask` is the address of its scheduler, a
+        ``distributed.Client``, or ``"local"`` (also by default, unless there is a client already).
 
     Returns
     -------
@@ -154,14 +164,19 @@ def landscape(
         The output cannot be written; the target is as it was.
     """
     given = dict(locals())
-    with _opened(given) as prepared:
+    check_engine(engine, dask)
+    if engine == "dask":
+        from atlaswriter.formats.on_dask import export_on_dask
+
+        return export_on_dask("landscape", given)
+    with opened(given) as prepared:
         from atlaswriter.formats.landscape.write import export
 
         return export(prepared)
 
 
 @contextmanager
-def _opened(given: Mapping[str, Any]) -> Iterator[Export]:
+def opened(given: Mapping[str, Any], *, load_kernels: bool = True) -> Iterator[Export]:
     """An export that has been checked; its source is open while the context lasts."""
     options, resources, problems = Options.of(given), Resources.of(given), Problems()
     target = problems.attempt(target_path, given["out"], "out")
@@ -177,19 +192,24 @@ def _opened(given: Mapping[str, Any]) -> Iterator[Export]:
     assert target is not None  # noqa: S101 - no target is a problem
     stop = Event()
     loading = Thread(target=_prepare_kernels, args=(stop,), daemon=True)
-    loading.start()
+    if load_kernels:
+        loading.start()
     close = _nothing
     try:
         with report.phase("open"):
+            made_of = record(given)
             spatial = _spatial(given, resources.workers or usable_cpus(), problems)
             close = spatial.close
             prepared = _checked(spatial, target, options, resources, budget, report, problems)
+            prepared.record = made_of
         with report.phase("kernels"):
-            loading.join()
+            if loading.is_alive():
+                loading.join()
         yield prepared
     finally:
         stop.set()
-        loading.join()
+        if loading.is_alive():
+            loading.join()
         close()
 
 
@@ -198,6 +218,17 @@ def _inputs(given: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     for name in ("bundle", "clusters", "transcripts", "polygons", "transform", "segmentations", "images"):
         value = given[name]
         yield from ((name, item) for item in (value if isinstance(value, list | tuple) else [value]))
+
+
+def record(given: Mapping[str, Any]) -> Record | None:
+    """What tells that an export is of the same input and options; None where that is in memory."""
+    if not isinstance(given["bundle"], str | PathLike):
+        return None
+    paths = [Path(item) for _, item in _inputs(given) if isinstance(item, str | PathLike)]
+    with suppress(OSError, ValueError):  # said where it is read
+        existing = [path for path in paths if path.exists()]
+        return Record.of("landscape", {name: value for name, value in given.items() if name != "bundle"}, existing)
+    return None
 
 
 def _nothing() -> None:

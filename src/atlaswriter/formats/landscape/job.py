@@ -12,7 +12,7 @@ from atlaswriter.engine.run import Team
 from atlaswriter.formats.landscape.options import Options
 from atlaswriter.formats.landscape.parquet import Style
 from atlaswriter.progress import Progress
-from atlaswriter.sinks.folder import FolderSink
+from atlaswriter.sinks.files import Files
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Job:
     options: Options
     style: Style
     team: Team
-    sink: FolderSink
+    sink: Files
     progress: Progress
 
     def write_table(self, path: str, table: pa.Table) -> None:

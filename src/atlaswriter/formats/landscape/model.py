@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atlaswriter.engine.budget import Budget
+from atlaswriter.engine.record import Record
 from atlaswriter.engine.resources import Resources
 from atlaswriter.errors import Problems, listed
 from atlaswriter.formats.landscape import layout
@@ -59,6 +60,8 @@ class Export:
         The data set, whose `to_px` and planes are those of the region.
     size_px
         Width and height of the region; None where all is exported.
+    record
+        What it is made of; None where that is in memory.
     """
 
     spatial: Spatial
@@ -70,6 +73,7 @@ class Export:
     target: Path
     budget: Budget
     report: Report = field(repr=False)
+    record: Record | None = None
 
 
 def in_region(spatial: Spatial, options: Options) -> tuple[Spatial, tuple[int, int] | None]:

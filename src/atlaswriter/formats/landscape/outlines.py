@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -17,53 +16,16 @@ from atlaswriter.formats.landscape import layout
 from atlaswriter.formats.landscape.catalogue import Genes
 from atlaswriter.formats.landscape.cells import CellIds
 from atlaswriter.formats.landscape.job import Job
-from atlaswriter.formats.landscape.tiles import key_of
+from atlaswriter.formats.landscape.tallies import OutlineTally
+from atlaswriter.formats.landscape.tiles import key_of, negative_records
 from atlaswriter.kernels import rings
 from atlaswriter.sources.base import Array
 from atlaswriter.sources.spatial import Outlines, Rings
 
-_DTYPES = (np.dtype("u4"), np.dtype("u4"), np.dtype("i4"), np.dtype("i4"))
 # What a vertex takes while its ring is brought to its tile: as read, in hundredths, in order, grouped.
 _VERTEX_BYTES = 16 + 8 + 8 + 8
 # Vertices of a piece of work.
 _PIECE_VERTICES = 1 << 20
-
-
-@dataclass
-class Tally:
-    """What became of the outlines.
-
-    Attributes
-    ----------
-    kept
-        Rings that were exported.
-    unknown
-        Rings of cells that the table of cells does not have.
-    left_out
-        Rings of cells outside of the region.
-    degenerate
-        Rings with fewer than three distinct vertices.
-    dropped
-        Holes and further parts.
-    drawn
-        bool (n_cells,): cells with an outline.
-    strangers
-        Some cells that the table of cells does not have.
-    extent
-        How far from the origin vertices are at most, in hundredths of a pixel.
-    last
-        Largest tile that holds any, in both directions.
-    """
-
-    drawn: NDArray[np.bool_]
-    strangers: str = ""
-    extent: int = 0
-    kept: int = 0
-    unknown: int = 0
-    left_out: int = 0
-    degenerate: int = 0
-    dropped: int = 0
-    last: NDArray[np.int64] = field(default_factory=lambda: np.full(2, np.iinfo(np.int64).min))
 
 
 class OutlineReader:
@@ -81,23 +43,28 @@ class OutlineReader:
         The export.
     segmentation
         Name of the segmentation; None for the first one.
+
+    Attributes
+    ----------
+    tally
+        What was found, by this reader or others.
+    dtypes
+        Of the columns of records: cell and vertices of each ring, x and y of the vertices.
     """
 
     what = "outlines"
+    dtypes = (np.dtype("u4"), np.dtype("u4"), np.dtype("i4"), np.dtype("i4"))
 
     def __init__(
         self, outlines: Outlines, to_px: NDArray[np.float64], cells: CellIds, job: Job, segmentation: str | None
     ) -> None:
         self.segmentation, self._cells = segmentation, cells
-        self.tally = Tally(np.zeros(cells.n_cells, np.bool_))
+        self.name = layout.outlines_dir(segmentation)
+        self.tally = OutlineTally()
+        self._drawn = np.zeros(cells.n_cells, np.bool_)
         self._outlines, self._job = outlines, job
         self._to_px = np.ascontiguousarray(to_px[:2]).ravel()
         self._guard = threading.Lock()
-
-    @property
-    def last(self) -> NDArray[np.int64]:
-        """Largest tile that holds any, in both directions."""
-        return self.tally.last
 
     @property
     def extent(self) -> int:
@@ -109,10 +76,9 @@ class OutlineReader:
         del genes
         return OutlineTiles(job, self._cells.n_cells, self.segmentation)
 
-    def read(self, room: int) -> None:
+    def read(self, room: int) -> Gathering:
         """Read everything; what does not fit in `room` bytes, which the caller has drawn, goes to temporary files."""
-        folder = layout.outlines_dir(self.segmentation)
-        gathering = self.gathering = Gathering(_DTYPES, room, lambda: self._job.sink.scratch() / folder)
+        gathering = Gathering(self.dtypes, room, lambda: self._job.sink.scratch() / self.name)
         team = self._job.team
         pieces = (piece for batch in self._outlines.batches() for piece in _pieces(batch))
         for number, piece in enumerate(pieces):
@@ -125,6 +91,8 @@ class OutlineReader:
             raise InputError(
                 Problem(self._outlines.location, found, "give outlines of the same cells, or their column")
             )
+        tally.drawn, tally.negative = int(self._drawn.sum()), negative_records(gathering)
+        return gathering
 
     def _add(self, number: int, batch: Rings, gathering: Gathering) -> None:
         n_rings = batch.offsets.size - 1
@@ -150,19 +118,16 @@ class OutlineReader:
     def _note(
         self, batch: Rings, state: Array, ids: Array, good: Array, tiles: NDArray[np.int64], furthest: int
     ) -> None:
+        unknown = ids == CellIds.UNKNOWN
+        tally = OutlineTally(int(good.sum()), extent=furthest, dropped=int(batch.n_dropped))
+        tally.unknown, tally.left_out = int(unknown.sum()), int((ids == CellIds.LEFT_OUT).sum())
+        tally.degenerate = int((state == rings.DEGENERATE).sum())
+        tally.strangers = listed(batch.names[:3].to_pylist()) if unknown.all() else ""
+        if len(tiles):
+            tally.last = tiles.max(axis=0).tolist()
         with self._guard:
-            tally = self.tally
-            tally.kept += int(good.sum())
-            tally.unknown += int((ids == CellIds.UNKNOWN).sum())
-            if (ids == CellIds.UNKNOWN).all() and not tally.strangers:
-                tally.strangers = listed(batch.names[:3].to_pylist())
-            tally.left_out += int((ids == CellIds.LEFT_OUT).sum())
-            tally.degenerate += int((state == rings.DEGENERATE).sum())
-            tally.dropped += batch.n_dropped
-            tally.drawn[ids[good]] = True
-            tally.extent = max(tally.extent, furthest)
-            if len(tiles):
-                tally.last = np.maximum(tally.last, tiles.max(axis=0))
+            self._drawn[ids[good]] = True
+            self.tally.add(tally)
 
 
 def _pieces(batch: Rings) -> Iterator[Rings]:
@@ -196,7 +161,7 @@ class OutlineTiles:
         self._job, self._segmentation = job, segmentation
         self._id_type = job.style.id_type(n_cells)
         self.directory = layout.outlines_dir(segmentation)
-        self.tile_type, self.rows_key = pa.int64() if job.options.compat else pa.int32(), self.directory
+        self.tile_type = pa.int64() if job.options.compat else pa.int32()
 
     def path(self, i: int, j: int) -> str:
         """File of one loose tile."""

@@ -22,7 +22,7 @@ from atlaswriter.engine.run import Team
 from atlaswriter.formats.landscape.layout import IMAGE_FORMAT, IMAGE_TILE, image_levels
 from atlaswriter.formats.landscape.scale import UNCHANGED, Scale, known_scale, measured_scale
 from atlaswriter.kernels import pixels as kernels
-from atlaswriter.sinks.folder import FolderSink
+from atlaswriter.sinks.files import Files
 from atlaswriter.sources.base import AnyArray, Array, n_bytes, overhead
 from atlaswriter.sources.spatial import Plane
 from atlaswriter.sources.tiling import tiling
@@ -82,7 +82,7 @@ def write_pyramid(
     scale: Scale | None,
     path_of: Callable[[int, int, int], str],
     team: Team,
-    sink: FolderSink,
+    sink: Files,
     on_bytes: Callable[[int], None] = lambda _: None,
 ) -> PyramidSummary:
     """Write the tiles of a channel as files.

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atlaswriter.formats.landscape import layout
-from atlaswriter.sinks.folder import FolderSink
+from atlaswriter.sinks.files import Files
 
 
 class Stream:
@@ -61,7 +61,7 @@ class Chunk:
         Arguments of `pyarrow.parquet.ParquetWriter`.
     """
 
-    def __init__(self, sink: FolderSink, path: str, schema: pa.Schema, options: Mapping[str, Any]) -> None:
+    def __init__(self, sink: Files, path: str, schema: pa.Schema, options: Mapping[str, Any]) -> None:
         self._context = (sink, path, schema, options)
         self._open = ExitStack()
 
@@ -103,9 +103,7 @@ class ChunkSeries:
         Row group of each number that was written.
     """
 
-    def __init__(
-        self, sink: FolderSink, directory: str, each: int, schema: pa.Schema, options: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, sink: Files, directory: str, each: int, schema: pa.Schema, options: Mapping[str, Any]) -> None:
         self.files: list[str] = []
         self.groups: dict[int, int] = {}
         self._sink, self._directory, self._each, self._schema, self._options = sink, directory, each, schema, options

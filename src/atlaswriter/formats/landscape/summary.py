@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from atlaswriter.errors import listed
-from atlaswriter.formats.landscape.catalogue import Genes
 from atlaswriter.formats.landscape.cells import CellIds
 from atlaswriter.formats.landscape.model import Export, Segmented
-from atlaswriter.formats.landscape.outlines import Tally as OutlineTally
-from atlaswriter.formats.landscape.tiles import Source, TileWriter
-from atlaswriter.formats.landscape.transcripts import Tally as TranscriptTally
+from atlaswriter.formats.landscape.tallies import OutlineTally, TranscriptTally
 from atlaswriter.report import Report
 
 
@@ -48,8 +48,8 @@ class Summary:
 
     def outlines(self, part: Segmented, tally: OutlineTally) -> None:
         """What became of the outlines."""
-        bare = int((~tally.drawn).sum())
-        several = tally.kept - int(tally.drawn.sum())
+        bare = part.cells.n_cells - tally.drawn
+        several = tally.kept - tally.drawn
         for count, what in (
             (tally.unknown, f"outlines are of cells that {part.cells.where} does not have: left out"),
             (tally.degenerate, "outlines have fewer than three distinct vertices: left out"),
@@ -60,15 +60,14 @@ class Summary:
             if count:
                 self._warn(part, f"{count:,} {what}")
 
-    def tiles(self, source: Source, writer: TileWriter) -> None:
-        """What tiles hold, and how many there are."""
-        what = source.what if source.segmentation is None else f"{source.what} of {source.segmentation}"
-        self._contents[what] = writer.n_rows
-        self._contents[f"tiles of {what}"] = writer.n_tiles
-        if writer.negative:
+    def tiles(self, what: str, n_tiles: int, n_rows: int, n_negative: int) -> None:
+        """What tiles hold, how many there are, and how many records lie left of or above the image."""
+        self._contents[what] = n_rows
+        self._contents[f"tiles of {what}"] = n_tiles
+        if n_negative:
             kept = "in tiles of their own, which the viewer asks for"
-            where = "left out, as row groups cannot hold them" if writer.job.options.row_groups else kept
-            self._warnings.append(f"{writer.negative:,} {what} lie left of or above the image: {where}")
+            where = "left out, as row groups cannot hold them" if self._prepared.options.row_groups else kept
+            self._warnings.append(f"{n_negative:,} {what} lie left of or above the image: {where}")
 
     def counts(self, part: Segmented, n_entries: int) -> None:
         """What was counted."""
@@ -78,23 +77,24 @@ class Summary:
             found = f"{n_unknown:,} rows of {part.counts.where} are of cells that {part.cells.where} does not have"
             self._warn(part, f"{found}: left out")
 
-    def close(self, report: Report, genes: Genes) -> None:
-        """Put everything into the report."""
+    def close(self, report: Report, features: Mapping[str, Any]) -> None:
+        """Put everything into the report; `features` are `Genes.facts`."""
         spatial, options = self._prepared.spatial, self._prepared.options
         channels = [f"{plane.key} ({plane.pixels.shape[1]:,} x {plane.pixels.shape[0]:,})" for plane in spatial.planes]
-        self._contents["genes"] = len(genes.names)
+        self._contents["genes"] = features["genes"]
         self._contents["image"] = channels or "none"
         self._contents["storage"] = "row groups" if options.row_groups else "loose tiles"
-        if genes.unknown and any(part.counts is not None for part in self._prepared.segmented):
-            names = listed(genes.unknown)
-            self._warnings.append(f"{len(genes.unknown)} features of transcripts are not in the matrix: {names}")
+        unknown = features["unknown"]
+        if unknown["count"] and any(part.counts is not None for part in self._prepared.segmented):
+            found = f"{unknown['count']} features of transcripts are not in the matrix: {unknown['names']}"
+            self._warnings.append(found)
         if options.min_qv is not None and (spatial.transcripts is None or spatial.transcripts.quality is None):
             self._warnings.append("min_qv has no effect: the transcripts have no quality")
         if (same := self._prepared.catalogue.case_only()) and not options.row_groups:
             self._warnings.append(f"genes whose files differ only by case, which some systems ignore: {listed(same)}")
         report.contents |= self._contents
         report.warnings += self._warnings
-        report.renamed += [("gene", old, new) for old, new in genes.renamed]
+        report.renamed += [("gene", old, new) for old, new in features["renamed"]]
 
     def _warn(self, part: Segmented, text: str) -> None:
         self._warnings.append(text if part.name is None else f"segmentation {part.name}: {text}")

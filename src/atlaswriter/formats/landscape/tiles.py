@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from atlaswriter.engine.gather import Gathering, Part
+from atlaswriter.engine.gather import ByKey, Part
+from atlaswriter.engine.work import Unit
 from atlaswriter.errors import InputError, Problem
 from atlaswriter.formats.landscape import layout
-from atlaswriter.formats.landscape.catalogue import Genes
 from atlaswriter.formats.landscape.job import Job
 from atlaswriter.formats.landscape.options import Options
 from atlaswriter.formats.landscape.rowgroups import Chunk
+from atlaswriter.formats.landscape.tallies import Tally
+from atlaswriter.sinks.files import Files
 from atlaswriter.sources.spatial import Plane
 
 # Bytes of records that one thread turns into tiles at a time.
@@ -40,6 +42,12 @@ def tile_of(key: int) -> tuple[int, int]:
     return key >> 32, (key & _MASK) - _BIAS
 
 
+def negative_records(records: ByKey) -> int:
+    """Records of tiles left of or above the image."""
+    keys = records.keys
+    return int(records.sizes(0)[(keys < key_of(0, 0)) | ((keys & _MASK) < _BIAS)].sum())
+
+
 @dataclass(frozen=True)
 class Grid:
     """Tiles from (0, 0) that hold image, transcripts and outlines."""
@@ -48,10 +56,10 @@ class Grid:
     n_y: int
 
     @classmethod
-    def covering(cls, planes: Sequence[Plane], sources: Sequence[Source], options: Options) -> Grid:
+    def covering(cls, planes: Sequence[Plane], tallies: Iterable[Tally], options: Options) -> Grid:
         """The smallest grid for all of these; `InputError` if row groups would have to be too many."""
-        tile_size = options.tile_size
-        n_x, n_y = (int(max([0, *(source.last[axis] for source in sources)])) + 1 for axis in (0, 1))
+        tile_size, furthest = options.tile_size, [tally.last for tally in tallies]
+        n_x, n_y = (max([0, *(last[axis] for last in furthest)]) + 1 for axis in (0, 1))
         for plane in planes:
             height, width = plane.pixels.shape[:2]
             n_x, n_y = max(n_x, -(-width // tile_size)), max(n_y, -(-height // tile_size))
@@ -73,45 +81,12 @@ class Grid:
         }
 
 
-class Source(Protocol):
-    """Records of one kind, grouped by tile.
-
-    Attributes
-    ----------
-    what
-        ``"transcripts"`` or ``"outlines"``.
-    segmentation
-        Name of the segmentation they belong to; None for the first one, and where they belong to none.
-    gathering
-        The records.
-    """
-
-    what: str
-    segmentation: str | None
-    gathering: Gathering
-
-    @property
-    def last(self) -> NDArray[np.int64]:
-        """Largest tile that holds any, in both directions, int64 (2,)."""
-
-    @property
-    def extent(self) -> int:
-        """How far from the origin positions are at most, in hundredths of a pixel."""
-
-    def kind(self, job: Job, genes: Genes) -> Kind:
-        """How they are written, by a job that knows its style."""
-
-
 class Kind(Protocol):
     """One kind of data tiles: transcripts, or outlines."""
 
     @property
     def directory(self) -> str:
         """Folder of its files."""
-
-    @property
-    def rows_key(self) -> str:
-        """What the parameters call the number of all rows."""
 
     @property
     def tile_type(self) -> pa.DataType:
@@ -127,115 +102,165 @@ class Kind(Protocol):
         """Content of a tile without anything."""
 
 
+def _shares(sizes: Sequence[int], count: int) -> list[int]:
+    """To which of `count` shares each piece belongs, so that these have about as many bytes each."""
+    each = np.array(sizes, np.int64) + 1
+    middles = np.cumsum(each) - (each + 1) // 2
+    found: list[int] = (middles * count // max(int(each.sum()), 1)).tolist()
+    return found
+
+
+def n_files(grid: Grid, options: Options) -> int:
+    """Files of one kind in row-group mode."""
+    return -(-grid.n_x * grid.n_y // options.max_row_groups_per_file)
+
+
+def _unit_names(name: str) -> str:
+    return f"tiles/{name}/"
+
+
+def written(name: str, results: Mapping[str, Any]) -> tuple[int, int]:
+    """Tiles and records of one source that are done."""
+    prefix = _unit_names(name)
+    rows = [found for unit, found in results.items() if unit.startswith(prefix)]
+    return sum(tiles for tiles, _ in rows), sum(records for _, records in rows)
+
+
+def all_written(name: str, tally: Tally, grid: Grid, options: Options, results: Mapping[str, Any]) -> bool:
+    """Whether all tiles of one source are done."""
+    if options.row_groups:
+        return all(f"{_unit_names(name)}{number}" in results for number in range(n_files(grid, options)))
+    return written(name, results)[1] == tally.kept
+
+
+def row_group_files(directory: str, grid: Grid, options: Options) -> dict[str, Any]:
+    """Entry of one kind, by the folder of its files, in the parameters of row-group mode."""
+    return {
+        "directory": directory,
+        "files": [layout.chunk_name(number) for number in range(n_files(grid, options))],
+        "max_row_groups_per_file": options.max_row_groups_per_file,
+        "total_row_groups": grid.n_x * grid.n_y,
+    }
+
+
 @dataclass
 class TileWriter:
-    """Writes the tiles of one kind.
+    """Writes the tiles of one source.
 
     Attributes
     ----------
-    n_tiles
-        Tiles that are not empty.
-    n_rows
-        Records that were written.
-    negative
-        Records of tiles left of or above the image, which row-group mode cannot hold.
-    files
-        Names of the files of row-group mode, in their folder.
+    job
+        The export.
+    name
+        Of the source.
+    kind
+        What tiles hold.
+    records
+        The records.
+    grid
+        All tiles.
     """
 
     job: Job
+    name: str
     kind: Kind
-    gathering: Gathering
-    n_tiles: int = 0
-    n_rows: int = 0
-    negative: int = 0
-    files: list[str] = field(default_factory=list)
+    records: ByKey
+    grid: Grid
 
     @property
     def least(self) -> int:
         """Bytes that one thread takes to write any of the tiles."""
-        return max((self._room(piece) for piece in self.gathering.pieces(_PIECE_BYTES)), default=0)
+        return max((self._room(piece) for piece in self.records.pieces(_PIECE_BYTES)), default=0)
 
-    def write(self, grid: Grid) -> None:
-        """Write all tiles; waits for them."""
-        self.job.sink.make_dir(self.kind.directory)
-        keys, sizes = self.gathering.keys, self.gathering.sizes(0)
-        outside = (keys < key_of(0, 0)) | ((keys & _MASK) < _BIAS)
-        self.negative = int(sizes[outside].sum())
-        held = ~outside if self.job.options.row_groups else np.ones_like(outside)
-        self.n_tiles, self.n_rows = int(held.sum()), int(sizes[held].sum())
-        work = self._chunks(grid) if self.job.options.row_groups else self._loose()
-        for future in list(work):
-            future.result()
-            self.job.team.raise_if_failed()
+    def units(self, number: int = 0, count: int = 1) -> Iterator[Unit]:
+        """All tiles, or one of `count` shares of about as many bytes: the same pieces whoever writes them.
 
-    def _loose(self) -> Iterator[Any]:
-        for piece in self.gathering.pieces(_PIECE_BYTES):
-            yield self.job.team.submit(self._write_loose, piece, memory=self._room(piece), what="writing tiles")
+        A unit's result is how many tiles, and records, it has written.
+        """
+        row_groups = self.job.options.row_groups
+        pieces = [keys for _, keys in self._files()] if row_groups else self.records.pieces(_PIECE_BYTES)
+        make = self._chunks() if row_groups else self._loose()
+        shares = _shares([int(self.records.n_bytes(piece).sum()) for piece in pieces], count)
+        return (unit for share, unit in zip(shares, make, strict=True) if share == number)
+
+    def _loose(self) -> Iterator[Unit]:
+        for number, piece in enumerate(self.records.pieces(_PIECE_BYTES)):
+            yield self._unit(number, self._room(piece), lambda files, piece=piece: self._write_loose(piece, files))
+
+    def _unit(self, number: int, memory: int, write: Any) -> Unit:
+        return Unit(f"{_unit_names(self.name)}{number}", "writing tiles", write, memory)
 
     def _room(self, piece: slice) -> int:
-        return self.gathering.room(piece) + ROOM * int(self.gathering.n_bytes(piece).max(initial=0))
+        return self.records.room(piece) + ROOM * int(self.records.n_bytes(piece).max(initial=0))
 
-    def _write_loose(self, piece: slice) -> None:
-        found = self.gathering.read(piece)
+    def _write_loose(self, piece: slice, files: Files) -> list[int]:
+        job, found = replace(self.job, sink=files), self.records.read(piece)
         for position, key in enumerate(found.keys.tolist()):
             i, j = tile_of(key)
-            table = self.job.style.table(self.kind.columns(i, j, found, position))
-            self.job.write_table(self.kind.path(i, j), table)
-        self.job.progress.add(sum(column.nbytes for column in found.columns))
+            table = job.style.table(self.kind.columns(i, j, found, position))
+            job.write_table(self.kind.path(i, j), table)
+        job.progress.add(sum(column.nbytes for column in found.columns))
+        return [found.keys.size, int(self.records.sizes(0)[piece].sum())]
 
-    def _chunks(self, grid: Grid) -> Iterator[Any]:
-        each = self.job.options.max_row_groups_per_file
-        n_groups = grid.n_x * grid.n_y
-        keys = self.gathering.keys
-        for number, first in enumerate(range(0, n_groups, each)):
-            last = min(first + each, n_groups)
-            ends = [key_of(*divmod(index, grid.n_y)) for index in (first, last)]
-            begin, end = (int(place) for place in np.searchsorted(keys, ends))
-            room = max((self._room(piece) for piece in self._pieces(begin, end)), default=0)
-            self.files.append(layout.chunk_name(number))
+    def _chunks(self) -> Iterator[Unit]:
+        for number, (indices, keys) in enumerate(self._files()):
+            room = max((self._room(piece) for piece in self._pieces(keys)), default=0)
             path = layout.chunk_file(self.kind.directory, number)
-            yield self.job.team.submit(
-                self._write_chunk, path, grid, range(first, last), slice(begin, end), memory=room, what="writing tiles"
-            )
 
-    def _pieces(self, begin: int, end: int) -> Iterator[slice]:
-        for piece in self.gathering.pieces(_PIECE_BYTES):
-            if piece.start < end and piece.stop > begin:
-                yield slice(max(piece.start, begin), min(piece.stop, end))
+            def write(files: Files, path: str = path, indices: range = indices, keys: slice = keys) -> list[int]:
+                return self._write_chunk(path, indices, keys, files)
 
-    def _write_chunk(self, path: str, grid: Grid, indices: range, keys: slice) -> None:
-        groups = self._groups(grid, keys)
+            yield self._unit(number, room, write)
+
+    def _files(self) -> list[tuple[range, slice]]:
+        """Row groups, and positions of the keys, of each file of row-group mode."""
+        each, n_groups = self.job.options.max_row_groups_per_file, self.grid.n_x * self.grid.n_y
+        firsts = [*range(0, n_groups, each), n_groups]
+        ends = np.searchsorted(self.records.keys, [key_of(*divmod(first, self.grid.n_y)) for first in firsts]).tolist()
+        found = zip(pairwise(firsts), pairwise(ends), strict=True)
+        return [(range(*indices), slice(*keys)) for indices, keys in found]
+
+    def _pieces(self, keys: slice) -> Iterator[slice]:
+        for piece in self.records.pieces(_PIECE_BYTES):
+            if piece.start < keys.stop and piece.stop > keys.start:
+                yield slice(max(piece.start, keys.start), min(piece.stop, keys.stop))
+
+    def _write_chunk(self, path: str, indices: range, keys: slice, files: Files) -> list[int]:
+        groups = self._groups(keys)
         upcoming = next(groups, None)
-        schema = self._schema(grid)
-        with Chunk(self.job.sink, path, schema, self.job.style.options(schema)) as chunk:
+        schema, n_tiles, n_rows = self._schema(), 0, 0
+        with Chunk(files, path, schema, self.job.style.options(schema)) as chunk:
             for index in indices:
                 if upcoming is not None and upcoming[0] == index:
                     content, upcoming = upcoming[1], next(groups, None)
+                    n_tiles += 1
                 else:
                     content = self.kind.empty()
-                chunk.add(self._table(index, grid, content, schema))
+                table = self._table(index, content, schema)
+                n_rows += table.num_rows
+                chunk.add(table)
+        return [n_tiles, n_rows]
 
-    def _groups(self, grid: Grid, keys: slice) -> Iterator[tuple[int, dict[str, pa.Array]]]:
+    def _groups(self, keys: slice) -> Iterator[tuple[int, dict[str, pa.Array]]]:
         """Row-group index and content of the tiles that are not empty."""
-        for piece in self._pieces(keys.start, keys.stop):
-            found = self.gathering.read(piece)
+        for piece in self._pieces(keys):
+            found = self.records.read(piece)
             for position, key in enumerate(found.keys.tolist()):
                 i, j = tile_of(key)
                 if j >= 0:
-                    yield i * grid.n_y + j, self.kind.columns(i, j, found, position)
+                    yield i * self.grid.n_y + j, self.kind.columns(i, j, found, position)
             self.job.progress.add(sum(column.nbytes for column in found.columns))
 
-    def _table(self, index: int, grid: Grid, content: dict[str, pa.Array], schema: pa.Schema) -> pa.Table:
+    def _table(self, index: int, content: dict[str, pa.Array], schema: pa.Schema) -> pa.Table:
         n_rows = len(next(iter(content.values())))
         where = {
             name: pa.array(np.full(n_rows, value, np.int32))
-            for name, value in zip(("tile_x", "tile_y"), divmod(index, grid.n_y), strict=True)
+            for name, value in zip(("tile_x", "tile_y"), divmod(index, self.grid.n_y), strict=True)
         }
         every = content | where
         return pa.Table.from_arrays([every[name].cast(schema.field(name).type) for name in schema.names], schema=schema)
 
-    def _schema(self, grid: Grid) -> pa.Schema:
+    def _schema(self) -> pa.Schema:
         tile = pa.array([], self.kind.tile_type)
         columns: dict[str, pa.Array] = {}
         for name, empty in self.kind.empty().items():
@@ -244,18 +269,9 @@ class TileWriter:
                 columns |= {"tile_x": tile, "tile_y": tile}
         schema = self.job.style.table(columns).schema
         info = {
-            "tile_grid_info": grid.parameters(self.job.options.tile_size),
+            "tile_grid_info": self.grid.parameters(self.job.options.tile_size),
             "storage_mode": "row_groups",
             "max_row_groups_per_file": self.job.options.max_row_groups_per_file,
         }
         texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in info.items()}
         return schema.with_metadata(texts)
-
-    def parameters(self, grid: Grid) -> dict[str, Any]:
-        """Entry of row-group mode in the parameters."""
-        return {
-            "directory": self.kind.directory,
-            "files": self.files,
-            "max_row_groups_per_file": self.job.options.max_row_groups_per_file,
-            "total_row_groups": grid.n_x * grid.n_y,
-        }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,8 @@ from atlaswriter.errors import InputError, Problem
 from atlaswriter.formats.landscape import layout
 from atlaswriter.formats.landscape.catalogue import Catalogue, Genes
 from atlaswriter.formats.landscape.job import Job
-from atlaswriter.formats.landscape.tiles import key_of
+from atlaswriter.formats.landscape.tallies import TranscriptTally
+from atlaswriter.formats.landscape.tiles import key_of, negative_records
 from atlaswriter.kernels import bins
 from atlaswriter.kernels._jit import readable
 from atlaswriter.sources.spatial import Transcripts
@@ -26,29 +26,6 @@ _PART_ROWS = 1 << 19
 _ROW_BYTES = 40
 # Tiles that one part may be spread over to be counted; 8 bytes each.
 _MOST_TILES = 1 << 20
-
-
-@dataclass
-class Tally:
-    """What became of the transcripts.
-
-    Attributes
-    ----------
-    read, kept
-        Rows of the table, and those that were exported.
-    outside, poor, unwanted
-        Those outside of the region, below the quality, of features that are not exported.
-    first, last
-        Smallest and largest tile that holds any, in both directions.
-    """
-
-    read: int = 0
-    kept: int = 0
-    outside: int = 0
-    poor: int = 0
-    unwanted: int = 0
-    first: NDArray[np.int64] = field(default_factory=lambda: np.full(2, np.iinfo(np.int64).max))
-    last: NDArray[np.int64] = field(default_factory=lambda: np.full(2, np.iinfo(np.int64).min))
 
 
 class TranscriptReader:
@@ -66,32 +43,37 @@ class TranscriptReader:
         The features.
     job
         The export.
+
+    Attributes
+    ----------
+    tally
+        What was found, by this reader or others.
+    dtypes
+        Of the columns of records: position in the tile, and gene code.
     """
 
     what = "transcripts"
+    name = layout.transcripts_dir()
     segmentation: str | None = None
     # Bytes of a transcript while it is held, mostly.
     RECORD_BYTES = 6
+    # And of one in a file, about (Parquet of Xenium, 400 million of them).
+    STORED_BYTES = 32
 
     def __init__(
         self, transcripts: Transcripts, to_px: NDArray[np.float64], size_px: tuple[int, int] | None,
         catalogue: Catalogue, job: Job,
     ) -> None:  # fmt: skip
-        self.tally = Tally()
+        self.tally = TranscriptTally()
         self._transcripts, self._catalogue, self._job = transcripts, catalogue, job
         self._to_px = np.ascontiguousarray(to_px[:2]).ravel()
         self._region = np.array([] if size_px is None else [0, 0, *size_px], np.float64) * 100
         self._guard = threading.Lock()
         local = np.dtype("u2" if job.options.edge <= 1 << 16 else "u4")
-        self._dtypes = (local, local, np.dtype("u2" if catalogue.short else "u4"))
+        self.dtypes = (local, local, np.dtype("u2" if catalogue.short else "u4"))
         self._columns = [transcripts.gene, transcripts.x, transcripts.y]
         if job.options.min_qv is not None and transcripts.quality is not None:
             self._columns.append(transcripts.quality)
-
-    @property
-    def last(self) -> NDArray[np.int64]:
-        """Largest tile that holds any, in both directions."""
-        return self.tally.last
 
     @staticmethod
     def thread_room_of(transcripts: Transcripts) -> int:
@@ -102,26 +84,31 @@ class TranscriptReader:
     @property
     def extent(self) -> int:
         """How far from the origin positions are at most, in hundredths of a pixel."""
-        furthest = np.abs([self.tally.first, self.tally.last + 1]).max() if self.tally.kept else 0
-        return int(furthest) * self._job.options.edge
+        ends = [*self.tally.first, *(last + 1 for last in self.tally.last)]
+        furthest = max(abs(end) for end in ends) if self.tally.kept else 0
+        return furthest * self._job.options.edge
 
     def kind(self, job: Job, genes: Genes) -> TranscriptTiles:
         """How they are written, by a job that knows its style."""
         return TranscriptTiles(job, genes.ids)
 
-    def read(self, room: int) -> None:
-        """Read everything; what does not fit in `room` bytes, which the caller has drawn, goes to temporary files."""
-        folder = layout.transcripts_dir()
-        gathering = self.gathering = Gathering(self._dtypes, room, lambda: self._job.sink.scratch() / folder)
+    def read(self, room: int, parts: range | None = None) -> Gathering:
+        """Read everything, or some parts of the table.
+
+        What does not fit in `room` bytes, which the caller has drawn, goes to temporary files.
+        """
+        gathering = Gathering(self.dtypes, room, lambda: self._job.sink.scratch() / self.name)
         table, team = self._transcripts.table, self._job.team
         memory = self.thread_room_of(self._transcripts)
         work = [
             team.submit(self._read_part, part, gathering, memory=memory, what="reading transcripts")
-            for part in range(table.n_parts)
+            for part in (range(table.n_parts) if parts is None else parts)
         ]
         for future in work:
             future.result()
             team.raise_if_failed()
+        self.tally.negative = negative_records(gathering)
+        return gathering
 
     def _read_part(self, part: int, gathering: Gathering) -> None:
         for number, columns in enumerate(self._blocks(part)):
@@ -183,15 +170,13 @@ class TranscriptReader:
         raise InputError(Problem(self._transcripts.table.location, found, remedy))
 
     def _note(self, n_read: int, n_kept: int, found: NDArray[np.int64]) -> None:
+        values = found.tolist()
+        tally = TranscriptTally(
+            n_kept, 0, values[bins.LAST_I : bins.LAST_J + 1], n_read, values[bins.OUTSIDE], values[bins.POOR],
+            values[bins.UNWANTED], values[bins.FIRST_I : bins.FIRST_J + 1],
+        )  # fmt: skip
         with self._guard:
-            tally = self.tally
-            tally.read += n_read
-            tally.kept += n_kept
-            tally.outside += int(found[bins.OUTSIDE])
-            tally.poor += int(found[bins.POOR])
-            tally.unwanted += int(found[bins.UNWANTED])
-            tally.first = np.minimum(tally.first, found[[bins.FIRST_I, bins.FIRST_J]])
-            tally.last = np.maximum(tally.last, found[[bins.LAST_I, bins.LAST_J]])
+            self.tally.add(tally)
 
     def _grouped(self, x: NDArray[np.int32], y: NDArray[np.int32], genes: NDArray[np.int32]) -> Part | None:
         if not x.size:
@@ -206,7 +191,7 @@ class TranscriptReader:
         tiles = np.flatnonzero(counts)
         offsets = np.r_[0, np.cumsum(counts[tiles])]
         counts[tiles] = offsets[:-1]
-        columns = tuple(np.empty(x.size, dtype) for dtype in self._dtypes)
+        columns = tuple(np.empty(x.size, dtype) for dtype in self.dtypes)
         bins.group(x, y, genes, np.int32(edge), first_i, first_j, n_j, counts, *columns)
         keys = key_of(first_i + tiles // n_j, first_j + tiles % n_j)
         return Part(keys, (offsets,) * len(columns), columns)
@@ -220,7 +205,7 @@ class TranscriptReader:
         keys, firsts = np.unique(every[order], return_index=True)
         offsets = np.r_[firsts, x.size].astype(np.int64)
         values = (x - i * edge, y - j * edge, genes)
-        columns = tuple(value[order].astype(dtype) for value, dtype in zip(values, self._dtypes, strict=True))
+        columns = tuple(value[order].astype(dtype) for value, dtype in zip(values, self.dtypes, strict=True))
         return Part(keys, (offsets,) * len(columns), columns)
 
 
@@ -244,7 +229,7 @@ class TranscriptTiles:
         self._id_type = job.style.id_type(ids.size)
         self._ids = ids.astype(self._id_type.to_pandas_dtype())
         self.directory = layout.transcripts_dir(job.options.row_groups)
-        self.tile_type, self.rows_key = pa.int32(), "transcripts"
+        self.tile_type = pa.int32()
 
     def path(self, i: int, j: int) -> str:
         """File of one loose tile."""

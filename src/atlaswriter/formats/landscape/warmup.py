@@ -36,7 +36,7 @@ def wanted_kernels(prepared: Export) -> Iterator[Wanted]:
 
 def spill_kernels() -> Iterator[Wanted]:
     """What records in temporary files call besides."""
-    for size in (2, 4):
+    for size in (2, 4, 8):
         yield shuffle.split, f"(u{size}[::1], u1[:, ::1])"
         yield shuffle.join, f"(u1[:, ::1], u{size}[::1])"
 

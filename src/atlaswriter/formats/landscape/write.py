@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import logging
-import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
-from atlaswriter import __version__
-from atlaswriter.engine import strategy
+from atlaswriter.engine.gather import Gathering
+from atlaswriter.engine.resume import begin
 from atlaswriter.engine.run import Team
 from atlaswriter.engine.warmup import warm_up
-from atlaswriter.formats.landscape import layout, rooms
+from atlaswriter.engine.work import Unit, Work
+from atlaswriter.formats.landscape import rooms
+from atlaswriter.formats.landscape.arrow import system_memory
 from atlaswriter.formats.landscape.catalogue import Genes
-from atlaswriter.formats.landscape.channels import ImageWriter
-from atlaswriter.formats.landscape.genes import GeneStatistics, GeneWriter, encoding_room, statistics_room
+from atlaswriter.formats.landscape.channels import image_units
+from atlaswriter.formats.landscape.conclude import conclude, finish_report
+from atlaswriter.formats.landscape.genes import write_genes
 from atlaswriter.formats.landscape.job import Job
 from atlaswriter.formats.landscape.model import Export, Segmented
 from atlaswriter.formats.landscape.outlines import OutlineReader
 from atlaswriter.formats.landscape.parquet import Style
-from atlaswriter.formats.landscape.summary import Summary
-from atlaswriter.formats.landscape.tiles import Grid, Source, TileWriter
-from atlaswriter.formats.landscape.transcripts import TranscriptReader
+from atlaswriter.formats.landscape.records import Reader, Survey, make_readers, reading_unit, readings, recall
+from atlaswriter.formats.landscape.tiles import all_written
 from atlaswriter.formats.landscape.warmup import spill_kernels, wanted_kernels
 from atlaswriter.progress import Progress
 from atlaswriter.report import Report
+from atlaswriter.sinks.files import Files
 from atlaswriter.sinks.folder import FolderSink
-from atlaswriter.sources.spatial import Counts
 from atlaswriter.units import trim_memory
-
-log = logging.getLogger(__name__)
 
 
 def export(prepared: Export) -> Report:
@@ -56,187 +51,115 @@ def export(prepared: Export) -> Report:
     budget.set_aside(workers * rooms.WORKER_BYTES, "threads")
     spill_dir = None if resources.spill_dir is None else Path(resources.spill_dir)
     with (
-        _system_memory,
-        FolderSink(prepared.target, force=options.force, spill_dir=spill_dir) as sink,
+        system_memory,
+        FolderSink(prepared.target, force=options.force, spill_dir=spill_dir, keep=resources.resume) as sink,
         Team(workers, budget) as team,
     ):
+        begun = begin(sink, prepared.record, {}, resume=resources.resume)
         job = Job(options, Style.of(options.compat, 0), team, sink, Progress(resources.progress))
-        with job.progress.phase(prepared.target.name, rooms.progress_bytes(prepared)):
-            _Writer(prepared, job).run()
+        work = Work(team, sink, begun.journal, begun.done)
+        try:
+            with job.progress.phase(prepared.target.name, rooms.progress_bytes(prepared)):
+                _write(prepared, job, work, sink.staged)
+        finally:
+            begun.close()
         with report.phase("publish"):
             sink.publish()
         report.files, report.bytes_out = len(sink.files), sink.bytes_written
-    report.bytes_in = rooms.input_bytes(prepared)
-    report.close()
-    for warning in report.warnings:
-        log.warning("%s", warning, extra={"in_report": True})
-    return report
+    return finish_report(prepared)
 
 
-class _SystemMemory:
-    """Lets Arrow use the C library's memory, which is told to give back what is free; its own pools keep it.
+def _write(prepared: Export, job: Job, work: Work, staged: Path) -> None:
+    """Write everything, one part after the other; each is shared out to all threads."""
+    report, chosen = prepared.report, prepared.resources.strategy
+    survey, genes = _Tiles(prepared, job, work).write()
+    for part in prepared.segmented:
+        with report.phase("genes"):
+            report.spill_bytes += write_genes(part, genes, survey.job, work, chosen)
+        with report.phase("cells"):
+            work.do([cells_unit(part, survey.job)])
+    with report.phase("image"):
+        work.do(image_units(prepared.spatial.planes, survey.job))
+    conclude(prepared, survey, work.results, genes.facts(), staged)
 
-    Exports may overlap: the last one to end restores the pool that the first one found.
+
+def cells_unit(part: Segmented, job: Job) -> Unit:
+    """Writes the cells of a segmentation, and their clusters."""
+
+    def write(files: Files) -> None:
+        own = replace(job, sink=files)
+        part.cells.write(own, part.name)
+        part.clusters.write(own, part.cells, part.name)
+
+    return Unit(f"cells/{part.name or ''}", "cells", write, 0, alone=True)
+
+
+class _Tiles:
+    """Transcripts and outlines on their way to tiles.
+
+    What is not done yet is read again; everything, unless it is known of all records where they are.
     """
 
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._users, self._before = 0, pa.default_memory_pool()
+    def __init__(self, prepared: Export, job: Job, work: Work) -> None:
+        self._prepared, self._job, self._work = prepared, job, work
+        self._readers = make_readers(prepared, prepared.catalogue, job)
 
-    def __enter__(self) -> None:
-        with self._guard:
-            if not self._users:
-                self._before = pa.default_memory_pool()
-                pa.set_memory_pool(pa.system_memory_pool())
-            self._users += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self._guard:
-            self._users -= 1
-            if not self._users:
-                pa.set_memory_pool(self._before)
-
-
-_system_memory = _SystemMemory()
-
-
-class _Writer:
-    """The parts of one export, one after the other; each is shared out to all threads."""
-
-    def __init__(self, prepared: Export, job: Job) -> None:
-        self.prepared, self.job = prepared, job
-        self.report, self.spatial = prepared.report, prepared.spatial
-        self.summary = Summary(prepared)
-        self.row_group_files: dict[str, Any] = {}
-        self.rows: dict[str, int] = {}
-        self.grid = Grid(1, 1)
-
-    def run(self) -> None:
-        """Write everything but the publication."""
-        genes = self._tiles()
-        for part in self.prepared.segmented:
-            with self.report.phase("genes"):
-                self._genes(part, genes)
-            with self.report.phase("cells"):
-                part.cells.write(self.job, part.name)
-                part.clusters.write(self.job, part.cells, part.name)
-        images = ImageWriter(self.spatial, self.job)
-        with self.report.phase("image"):
-            images.write()
-        self._transform()
-        self._parameters(images)
-        self.summary.close(self.report, genes)
-        if self.job.options.preview:
-            with self.report.phase("preview"):
-                self._preview()
-
-    def _tiles(self) -> Genes:
-        """Transcripts and outlines to their tiles; the features, all of which are known then."""
-        sources: list[Source] = []
-        with rooms.Records(self.prepared, self.job.team) as records:
+    def write(self) -> tuple[Survey, Genes]:
+        """Read and write; what is known of the records, and the features, all of which are known then."""
+        catalogue, report = self._prepared.catalogue, self._prepared.report
+        left = self._left()
+        for reader in self._readers:
+            for found in readings(reader.name, self._work.results):
+                catalogue.codes(found.get("features", ()))
+        with rooms.Records(self._prepared, self._job.team, rooms.record_bytes(self._prepared)) as records:
             if records.spills:
                 warm_up(spill_kernels())
-            if self.spatial.transcripts is not None:
-                with self.report.phase("transcripts"):
-                    sources.append(self._read_transcripts(records.room))
-            genes = self.prepared.catalogue.close()
-            for part in self.prepared.segmented:
-                if part.outlines is not None:
-                    with self.report.phase("outlines"):
-                        held = sum(source.gathering.held for source in sources)
-                        sources.append(self._read_outlines(part, records.room - held))
-            self.job = replace(self.job, style=Style.of(self.job.options.compat, self._extent(sources)))
-            self.grid = Grid.covering(self.spatial.planes, sources, self.job.options)
-            writers = [TileWriter(self.job, source.kind(self.job, genes), source.gathering) for source in sources]
-            records.settle(writers)
-            for source, writer in zip(sources, writers, strict=True):
-                self._write_tiles(source, writer)
-            sources.clear()
+            gatherings = self._read(left, records.room)
+            genes = catalogue.close()
+            survey = Survey(self._prepared, self._job, self._readers)
+            writers = [survey.writer(reader, found, genes) for reader, found in zip(left, gatherings, strict=True)]
+            records.settle(gatherings, lambda: max((writer.least for writer in writers), default=0))
+            for reader, gathering, writer in zip(left, gatherings, writers, strict=True):
+                with report.phase(reader.what):
+                    report.spill_bytes += gathering.spill_bytes
+                    self._job.sink.make_dir(writer.kind.directory)
+                    self._work.do(writer.units())
+                    gathering.release()
             writers.clear()
+            gatherings.clear()
             trim_memory()
-        return genes
+        return survey, genes
 
-    def _extent(self, sources: list[Source]) -> float:
-        """How far from the origin positions are at most, pixels; known once all are read."""
-        furthest = [float(np.abs(part.cells.xy).max(initial=0)) for part in self.prepared.segmented]
-        return max([*furthest, *(source.extent / 100 for source in sources)])
-
-    def _read_transcripts(self, room: int) -> TranscriptReader:
-        catalogue, size_px = self.prepared.catalogue, self.prepared.size_px
-        assert self.spatial.transcripts is not None  # noqa: S101 - asked by the caller
-        reader = TranscriptReader(self.spatial.transcripts, self.spatial.to_px, size_px, catalogue, self.job)
-        reader.read(room)
-        self.summary.transcripts(reader.tally)
-        return reader
-
-    def _read_outlines(self, part: Segmented, room: int) -> OutlineReader:
-        assert part.outlines is not None  # noqa: S101 - asked by the caller
-        reader = OutlineReader(part.outlines, self.spatial.to_px, part.cells, self.job, part.name)
-        reader.read(max(room, 0))
-        self.summary.outlines(part, reader.tally)
-        return reader
-
-    def _write_tiles(self, source: Source, writer: TileWriter) -> None:
-        with self.report.phase(source.what):
-            self.report.spill_bytes += source.gathering.spill_bytes
-            writer.write(self.grid)
-            self.row_group_files[writer.kind.directory] = writer.parameters(self.grid)
-            self.rows[writer.kind.rows_key] = writer.n_rows
-            self.summary.tiles(source, writer)
-            source.gathering.release()
-
-    def _genes(self, part: Segmented, genes: Genes) -> None:
-        budget = self.job.team.budget
-        room = statistics_room(len(genes.names), len(part.clusters.labels))
-        budget.take(room, "means of clusters")
-        try:
-            statistics = GeneStatistics(genes, part.clusters)
-            if part.counts is not None:
-                self._counts(part, part.counts, genes, statistics, budget.free - room)
-            statistics.write(self.job, part.name)
-        finally:
-            budget.give_back(room)
-
-    def _counts(self, part: Segmented, counts: Counts, genes: Genes, statistics: GeneStatistics, room: int) -> None:
-        writer = GeneWriter(
-            counts, part.rows, part.columns, part.codes, genes, part.cells, statistics, self.job, part.name
+    def _left(self) -> list[Reader]:
+        """Readers whose tiles are not all written; the others know what was found."""
+        results, options = self._work.results, self._job.options
+        known = [recall(reader, results) for reader in self._readers]
+        if not all(known):
+            return self._anew(self._readers)
+        grid = Survey(self._prepared, self._job, self._readers).grid
+        return self._anew(
+            [one for one in self._readers if not all_written(one.name, one.tally, grid, options, results)]
         )
-        team, chosen = self.job.team, self.prepared.resources.strategy
-        encoding = team.workers * encoding_room(counts)
-        choice = strategy.choose(counts.matrix, part.columns.size, team.workers, room, chosen, encoding)
-        self.report.spill_bytes += writer.run(choice)
-        if writer.row_group_files:
-            self.row_group_files[layout.cbg_dir(part.name)] = writer.row_group_files
-        self.summary.counts(part, writer.n_entries)
 
-    def _transform(self) -> None:
-        text = "".join(" ".join(repr(float(value)) for value in row) + "\n" for row in self.spatial.to_px)
-        for name in layout.TRANSFORMS:
-            self.job.sink.write(name, text.encode())
+    @staticmethod
+    def _anew(readers: Sequence[Reader]) -> list[Reader]:
+        for reader in readers:
+            reader.tally = type(reader.tally)()
+        return list(readers)
 
-    def _parameters(self, images: ImageWriter) -> None:
-        row_groups = None
-        if self.job.options.row_groups:
-            row_groups = {
-                "row_group_files": self.row_group_files | images.row_group_files,
-                "tile_grid": self.grid.parameters(self.job.options.tile_size),
-                "image_dimensions": images.dimensions,
-            }
-        content = layout.parameters(
-            technology=self.spatial.technology,
-            segmentations=[part.name for part in self.prepared.segmented if part.name is not None],
-            max_pyramid_zoom=images.max_level,
-            tile_size=self.job.options.tile_size,
-            image_info=images.info,
-            image_scaling=images.scaling,
-            row_groups=row_groups,
-            extra={layout.WRITER: {"version": __version__, **self.job.options.recorded(), layout.ROWS: self.rows}},
-        )
-        self.job.write_json(layout.PARAMETERS, content)
+    def _read(self, readers: Sequence[Reader], room: int) -> list[Gathering]:
+        """Read everything that some readers read."""
+        found: list[Gathering] = []
+        for reader in readers:
+            with self._prepared.report.phase(reader.what):
+                found.append(self._read_one(reader, room - sum(gathering.held for gathering in found)))
+        return found
 
-    def _preview(self) -> None:
-        from atlaswriter.formats.landscape.preview import page
-        from atlaswriter.formats.landscape.read import open_export
-
-        content = page(open_export(self.job.sink.staged), title=self.prepared.target.name)
-        self.job.sink.write(layout.PREVIEW, content)
+    def _read_one(self, reader: Reader, room: int) -> Gathering:
+        gathering = reader.read(max(room, 0))
+        result: dict[str, object] = {"tally": reader.tally.to_dict()}
+        if not isinstance(reader, OutlineReader):
+            result["features"] = self._prepared.catalogue.met
+        if (name := reading_unit(reader.name)) not in self._work.results:
+            self._work.perform(name, lambda _: result)
+        return gathering
