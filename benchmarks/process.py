@@ -7,22 +7,19 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from benchmarks.macro.prepare_vs_cellucid import machine
 
-from atlaswriter.bench import launch
+from atlaswriter.bench import signals
+from atlaswriter.bench.process import MeasurementError, launched
 from atlaswriter.units import format_bytes, usable_memory
-
-# Where a report may say what was spilled.
-_SPILL = ("spill_bytes", "bytes_spilled", "spilled_bytes", "spilled", "spill")
 
 
 def atlaswriter(*arguments: object) -> dict[str, Any]:
@@ -43,29 +40,17 @@ def program() -> str:
     return shutil.which("atlaswriter", path=str(Path(sys.executable).parent)) or "atlaswriter"
 
 
-def measured(command: list[str]) -> dict[str, Any]:
-    """Run a command; what it cost, and the JSON object that it printed."""
-    with tempfile.TemporaryDirectory() as folder:
-        result, said, complained = (Path(folder, name) for name in ("cost", "stdout", "stderr"))
-        launcher = [sys.executable, "-I", "-S", launch.__file__, str(result), *command]
-        with said.open("wb") as out, complained.open("wb") as err:
-            process = subprocess.Popen(launcher, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
-            try:
-                process.wait()
-            except BaseException:
-                process.terminate()
-                process.wait()
-                raise
-        errors = complained.read_text(encoding="utf-8", errors="replace")
-        if not result.exists():
-            raise SystemExit(f"{command[0]} could not be started:\n{errors[-3000:]}")
-        cost: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
-        try:
-            cost["report"] = _kept(json.loads(said.read_text(encoding="utf-8")))
-        except ValueError:
-            cost["report"] = None
-    if cost["exit_code"]:
-        cost["error"] = errors[-2000:]
+def measured(command: Sequence[str]) -> dict[str, Any]:
+    """Run a command to its end, also where it fails; what it cost, and the JSON object that it printed."""
+    try:
+        ended = launched(command, what=command[0])
+    except MeasurementError as error:
+        raise SystemExit(str(error)) from None
+    cost: dict[str, Any] = {"exit_code": ended.exit_code, **ended.cost, "report": None}
+    with suppress(ValueError):
+        cost["report"] = _kept(json.loads(ended.said))
+    if ended.exit_code:
+        cost["error"] = ended.complained[-2000:]
     return cost
 
 
@@ -95,19 +80,7 @@ def export(source: Path, out: Path, *arguments: object) -> dict[str, Any]:
     cost = atlaswriter("cellucid", source, out, *arguments)
     files = [path for path in out.rglob("*") if path.is_file()]
     cost |= {"output_bytes": sum(path.stat().st_size for path in files), "files": len(files)}
-    return cost | {"spill_bytes": spilled(cost["report"])}
-
-
-def spilled(report: Any) -> int | None:
-    """Bytes that a report says were spilled, wherever it says so; None when it does not."""
-    if isinstance(report, list):
-        report = dict(enumerate(report))
-    if not isinstance(report, dict):
-        return None
-    for key in _SPILL:
-        if isinstance(report.get(key), int) and not isinstance(report[key], bool):
-            return int(report[key])
-    return next((found for value in report.values() if (found := spilled(value)) is not None), None)
+    return cost | {"spill_bytes": (cost["report"] or {}).get("spill_bytes")}
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -138,13 +111,14 @@ def drop_from_cache(path: Path) -> None:
 
 @contextmanager
 def workplace(given: Path | None) -> Iterator[Path]:
-    """The folder given, which stays, or a temporary one."""
-    if given is None:
-        with tempfile.TemporaryDirectory(prefix="atlaswriter-benchmark-") as folder:
-            yield Path(folder)
-    else:
-        given.mkdir(parents=True, exist_ok=True)
-        yield given
+    """The folder given, which stays, or a temporary one, which does not, also where the process is told to end."""
+    with signals.ending_cleanly():
+        if given is None:
+            with tempfile.TemporaryDirectory(prefix="atlaswriter-benchmark-") as folder:
+                yield Path(folder)
+        else:
+            given.mkdir(parents=True, exist_ok=True)
+            yield given
 
 
 def circumstances() -> dict[str, Any]:

@@ -32,7 +32,7 @@ from benchmarks.macro.landscape_vs_celldega import (
     ours_stages,
     transcripts_of,
 )
-from benchmarks.process import circumstances, line, spilled, warm_up, workplace, write_json
+from benchmarks.process import circumstances, line, warm_up, workplace, write_json
 
 from atlaswriter.units import format_bytes, parse_bytes
 
@@ -51,8 +51,9 @@ def large(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     )
     mode = ["--row-groups"] if options.row_groups else []
     cost = ours(bundle, folder / "landscape", *mode, "-j", options.workers, "-M", options.budget)
-    cost["spill_bytes"] = spilled(cost["report"])
-    cost["phases"] = {phase["name"]: phase["seconds"] for phase in (cost["report"] or {}).get("phases", [])}
+    report = cost["report"] or {}
+    cost["spill_bytes"] = report.get("spill_bytes")
+    cost["phases"] = {phase["name"]: phase["seconds"] for phase in report.get("phases", [])}
     print(line("landscape", cost), flush=True)
     for name, seconds in cost["phases"].items():
         print(f"  {name:<26} {seconds:>8.2f} s")

@@ -7,7 +7,8 @@ $CELLDEGA027_PYTHON); programs that are not there are left out. The baseline (an
 runs in this environment. Exports in the same format are compared by content: within one quantisation step of ours.
 cellucid 0.9.5 reads the same atlas but does another job, so nothing of it is put in relation to ours. One run of ours
 goes first, which compiles kernels and brings the data into memory. Times are medians. Outputs are deleted; data made in
-`--folder` stay.
+`--folder` stay. Where repeated runs of one program spread by more than 1.5 times, something else ran on the machine:
+the results are shown but not written, unless with `--keep-noisy`.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ LANDSCAPE = "LandscapeFiles, loose tiles"
 _ELSEWHERE = {"cellucid009": "cellucid 0.0.9", "cellucid095": "cellucid 0.9.5", "celldega027": "celldega 0.27.0"}
 _PACKAGES = ("atlaswriter", "numba", "numpy", "scipy", "anndata", "pyarrow", "isal")
 _OF_OURS = ("seconds", "cpu_seconds", "peak_bytes", "output_bytes")
+# The slowest run of a program over its fastest, at most.
+MOST_SPREAD = 1.5
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,15 @@ def ensure_bundle(folder: Path, transcripts: int) -> tuple[Path, dict[str, int]]
     return path, json.loads(facts.read_text(encoding="utf-8"))
 
 
+def noisy(jobs: dict[str, Any]) -> list[str]:
+    """Programs whose runs took too different times, each with how many times longer the slowest took."""
+    runs = {
+        f"{name} ({job})": one["all_seconds"] for job, found in jobs.items() for name, one in found["programs"].items()
+    }
+    spreads = {name: max(seconds) / min(seconds) for name, seconds in runs.items()}
+    return [f"{name}: {spread:.2f} times" for name, spread in spreads.items() if spread > MOST_SPREAD]
+
+
 def show(jobs: dict[str, Any]) -> None:
     """Print the results."""
     for job in jobs.values():
@@ -209,6 +221,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("-n", "--repetitions", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="for data, which stay, and outputs, which do not")
     parser.add_argument("--json", type=Path, help="also write everything to this file")
+    parser.add_argument("--keep-noisy", action="store_true", help="also where runs of one program spread widely")
     return parser.parse_args()
 
 
@@ -225,6 +238,8 @@ def main() -> None:
             bundle, data = ensure_bundle(folder, options.transcripts)
             jobs["bundle"] = {"data": data, "programs": compare(found, bundle, folder, options.repetitions)}
     show(jobs)
+    if (spread := noisy(jobs)) and not options.keep_noisy:
+        raise SystemExit(f"runs differ by more than {MOST_SPREAD} times, so nothing is written: {', '.join(spread)}")
     arguments = {key: getattr(options, key) for key in ("workers", "repetitions")}
     where = {"outputs_in": tempfile.gettempdir() if options.folder is None else "a folder given"}
     write_json(options.json, {"benchmark": "rivals", **circumstances(), **where, "arguments": arguments, "jobs": jobs})

@@ -4,7 +4,8 @@
 
 The environment needs ``celldega==0.27.0`` and ``pyvips[binary]``, and gzip, unzip and tar on its path. The original
 unpacks into its input; so it is given a folder of links to the bundle, which is deleted in the end. Prints what
-`adapter` says, and in `stages` wall-clock and CPU seconds and the peak memory of each stage.
+`adapter` says, where seconds are those since the process began, with imports and linking (`atlaswriter bench` shows
+those of the export alone as "of data"), and in `stages` wall-clock and CPU seconds and the peak memory of each stage.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
     python benchmarks/rivals/cellucid009.py ATLAS.h5ad OUT [--bits 8|16|none] [--compression 6]
 
-Needs an environment with ``cellucid==0.0.9`` and ``pandas<3``. See `adapter` for what is printed.
+Needs an environment with ``cellucid==0.0.9`` and ``pandas<3``. See `adapter` for what is printed: seconds are those
+since the process began, with imports and reading (`atlaswriter bench` shows those of `prepare` alone as "of data").
 """
 
 from __future__ import annotations

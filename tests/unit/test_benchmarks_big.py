@@ -171,17 +171,16 @@ def test_reports_are_kept_without_paths(tmp_path):
     assert process._kept(report) == {"contents": {"cells": 3}, "findings": ["a"]}
 
 
-@pytest.mark.parametrize(
-    ("report", "found"),
-    [
-        ({"spill_bytes": 5}, 5),
-        ({"contents": {"a": [{"spilled": 7}]}}, 7),
-        ({"seconds": 1, "spill": True}, None),
-        (None, None),
-    ],
-)
-def test_spilled_bytes_are_found(report, found):
-    assert process.spilled(report) == found
+def test_programs_that_are_not_there(tmp_path):
+    with pytest.raises(SystemExit, match="gone could not be started"):
+        process.measured([str(tmp_path / "gone")])
+
+
+def test_exports_say_what_they_spilled(tmp_path, monkeypatch):
+    reports = iter([{"exit_code": 0, "report": {"spill_bytes": 5}}, {"exit_code": 4, "report": None}])
+    monkeypatch.setattr(process, "atlaswriter", lambda *_: next(reports))
+    assert process.export(tmp_path / "atlas.h5ad", tmp_path / "out")["spill_bytes"] == 5
+    assert process.export(tmp_path / "atlas.h5ad", tmp_path / "out")["spill_bytes"] is None
 
 
 def test_differences_between_exports(tmp_path):

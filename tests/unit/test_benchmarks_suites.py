@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import atlaswriter as aw
 import atlaswriter.codecs
 from atlaswriter.kernels import _jit
@@ -116,3 +118,32 @@ def test_nothing_is_put_in_relation_to_another_job(tmp_path, monkeypatch):
     rows = readme.rival_table(found)
     assert [row for row in rows if "×" in row] == ["| slow | 5.0 | 5.0 | 1 GiB | 1 MiB | 7 | **2.5×** | 2.5× |"]
     assert rows[-1] == f"other does {rivals.ANNDATA}."
+
+
+def told(*seconds):
+    cost = {"seconds": seconds[0], "cpu_seconds": 1.0, "peak_bytes": 1 << 30, "output_bytes": 1 << 20, "files": 7}
+    return {**cost, "all_seconds": list(seconds), "does": rivals.EXPORT, "over_ours": None}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "options", "written"),
+    [((2.0, 2.9), (), True), ((2.0, 3.1), (), False), ((2.0, 3.1), ("--keep-noisy",), True)],
+    ids=["steady", "noisy", "noisy, kept"],
+)
+def test_noisy_results_are_not_written(tmp_path, monkeypatch, capsys, seconds, options, written):
+    result = tmp_path / "rivals.json"
+    result.write_text("old")
+    monkeypatch.setattr(sys, "argv", ["rivals", "--json", str(result), "--folder", str(tmp_path), *options])
+    monkeypatch.delenv("CELLDEGA027_PYTHON", raising=False)
+    for name in ("warm_up", "make_atlas"):
+        monkeypatch.setattr(rivals, name, lambda *_: None)
+    monkeypatch.setattr(rivals, "describe_atlas", lambda _: {"cells": 5})
+    monkeypatch.setattr(rivals, "compare", lambda *_: {"atlaswriter": told(1.0, 1.0), "slow": told(*seconds)})
+    if written:
+        rivals.main()
+        assert json.loads(result.read_text())["jobs"]["atlas"]["programs"]["slow"]["all_seconds"] == list(seconds)
+    else:
+        with pytest.raises(SystemExit, match=r"nothing is written: slow \(atlas\): 1.55 times$"):
+            rivals.main()
+        assert result.read_text() == "old"
+    assert "slow" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -317,6 +318,20 @@ def test_what_was_interrupted_after_its_end_is_not_done_again(h5ad, client, loca
     report = aw.cellucid(h5ad, folder / "out", engine="dask", dask=client, resume=True, **OPTIONS)
     assert report.files == len(local)
     assert (folder / "out").stat().st_ino == inode
+    assert content(folder / "out") == local
+    assert os.listdir(folder) == ["out"]
+
+
+def test_what_was_published_and_is_gone_is_done_again(h5ad, client, local, folder, monkeypatch):
+    def die(*given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(on_dask, "_remove", die)
+        with pytest.raises(KeyboardInterrupt):
+            aw.cellucid(h5ad, folder / "out", engine="dask", dask=client, resume=True, **OPTIONS)
+    shutil.rmtree(folder / "out")
+    aw.cellucid(h5ad, folder / "out", engine="dask", dask=client, resume=True, **OPTIONS)
     assert content(folder / "out") == local
     assert os.listdir(folder) == ["out"]
 

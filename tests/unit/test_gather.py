@@ -373,8 +373,9 @@ def test_files_that_are_damaged_or_of_another_run(tmp_path):
         read("other")
     for position in range(len(good)):
         path.write_bytes(good[:position] + bytes([good[position] ^ 1]) + good[position + 1 :])
-        with pytest.raises(OutputError, match="run the task again"):
+        with pytest.raises(OutputError, match="run the task again") as caught:
             read()
+        assert path.exists() == ("belongs to another run" in str(caught.value))
     for size in [*range(0, len(good), 37), len(good) - 1]:
         path.write_bytes(good[:size])
         with pytest.raises(OutputError, match="run the task again"):
@@ -383,7 +384,7 @@ def test_files_that_are_damaged_or_of_another_run(tmp_path):
     with pytest.raises(OutputError, match="belongs to another run"):
         read()
     path.unlink()
-    with pytest.raises(OutputError, match=r"records-0: this temporary file is missing .* delete it"):
+    with pytest.raises(OutputError, match=r"records-0: this temporary file is missing → run the task"):
         read()
     path.mkdir()
     with pytest.raises(OutputError, match="cannot be read"):

@@ -390,6 +390,7 @@ def test_files_that_change_between_opening_and_reading(tmp_path):
     write(other, tmp_path)
     with pytest.raises(OutputError, match=r"(was changed|cut short) → run the task again"):
         columns(grouping)
+    write(other, tmp_path)  # the one that was noticed is gone
     grouping = opened(other, tmp_path)
     write(matrix, tmp_path)
     with pytest.raises(OutputError, match=r"(was changed|cut short) → run the task again"):

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import anndata
 import pytest
 from tests.tasks_inputs import FIXED, STORAGES, colliding, completed, content, exported, planned, stored
 
@@ -18,7 +19,7 @@ import atlaswriter as aw
 from atlaswriter.cli.main import run as cli
 from atlaswriter.engine import plan as plans
 from atlaswriter.engine import record, strategy
-from atlaswriter.errors import IncompleteError, InputError, OutputError
+from atlaswriter.errors import BudgetError, IncompleteError, InputError, OutputError
 from atlaswriter.formats import tasks
 from atlaswriter.formats.cellucid.job import Job
 from atlaswriter.sinks import lock
@@ -473,10 +474,55 @@ def test_a_file_that_was_altered_is_found_with_checksums(source, expected, tmp_p
     with pytest.raises(IncompleteError) as caught:
         aw.finish(run, checksums=True)
     assert [len(numbers) for numbers in caught.value.missing.values()] == [1]
-    (run / "files" / "points_2d.bin.gz").unlink()
-    aw.run(run)
+    # What `finish` says can be done, can be: the file counts as not done.
+    assert {name: len(done) for name, done in aw.run(run).done.items() if done} == {"tables": 1}
     aw.finish(run, checksums=True)
     assert content(out) == expected
+
+
+def test_a_part_that_was_altered_is_found_when_it_is_read(source, expected, small_ranges, tmp_path):
+    run, _, out = planned(source(), tmp_path, task_size="1KiB")
+    written = aw.run(run, "regroup")
+    assert written.bytes_out == sum(path.stat().st_size for path in (run / "parts").iterdir())
+    damage(max((run / "parts").iterdir()), "altered", None)
+    with pytest.raises(OutputError, match=r"was changed.*run the task again"):
+        aw.run(run, "genes")
+    assert len(aw.run(run, "regroup").done["regroup"]) == 1
+    aw.run(run)
+    aw.finish(run)
+    assert content(out) == expected
+
+
+def test_sorting_refuses_a_budget_that_is_too_small(source, tmp_path, monkeypatch):
+    run, _, _ = planned(source(), tmp_path)
+    monkeypatch.setattr("atlaswriter.formats.cellucid.tasks.writing_room", lambda *given: 1 << 50)
+    with pytest.raises(BudgetError, match="sorting expression by gene needs"):
+        aw.run(run, "regroup")
+    assert not list((run / "parts").iterdir())
+
+
+def test_parts_must_fit_on_the_disk(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(100, 90, 10))
+    with pytest.raises(OutputError, match=r"10 B are free"):
+        planned(source(), tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_published_export_that_is_gone_is_not_reported(source, tmp_path):
+    run, _, out = planned(source(), tmp_path)
+    aw.run(run)
+    aw.finish(run)
+    assert aw.finish(run).files == len(content(out))
+    shutil.rmtree(out)
+    with pytest.raises(InputError, match="is not any more what was published"):
+        aw.finish(run)
+
+
+def test_dense_rows_are_read_whole_by_every_task(source, tmp_path):
+    _, plan, _ = planned(source("dense"), tmp_path, task_size="10kB")
+    sizes = {task.bytes_in for task in plan.stage("genes").tasks}
+    assert len(plan.stage("genes").tasks) > 1
+    assert sizes == {anndata.read_h5ad(source("dense")).X.nbytes}
 
 
 @pytest.mark.parametrize("how", ["cut", "gone"])

@@ -11,13 +11,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from inspect import signature
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
 from atlaswriter.errors import AtlasWriterError, OutputError
-from atlaswriter.report import Report
+from atlaswriter.report import Phase, Report
 from atlaswriter.units import peak_memory
 
 # Choices of `cellucid` that leave out all but one part; embeddings are there always.
@@ -27,8 +28,6 @@ _PARTS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 # Runs of what writes nothing, at least: one is taken off the other.
 _QUICK_REPEATS = 5
-# Phases that every part has again, and that are no part of writing it.
-_AROUND = ("open", "read", "kernels", "publish")
 
 
 def main() -> int:
@@ -94,21 +93,37 @@ def parts(source: str, folder: str, repeats: int, **options: Any) -> list[dict[s
 
 
 def _export_part(name: str, source: str, folder: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Export the embeddings and one part; the time of writing, not of opening and publishing. The files stay."""
-    from atlaswriter.formats.cellucid.convert import cellucid
+    """Export the embeddings and one part; times are those of writing, not of opening and publishing. The files stay."""
+    from atlaswriter.formats.cellucid.convert import cellucid, opened
+    from atlaswriter.formats.cellucid.write import export
 
     out = Path(mkdtemp(dir=folder), "part")
     chosen = {key: value for key, value in _NOTHING.items() if key not in _PARTS[name]}
-    reports: list[Report] = []
+    given = signature(cellucid).bind(source, out, progress=False, **chosen, **options)
+    given.apply_defaults()
+    watched: list[_Watched] = []
 
     def work() -> dict[str, int]:
-        reports.append(cellucid(source, out, progress=False, **chosen, **options))
-        return {"bytes_out": reports[0].bytes_out, "files": reports[0].files}
+        with opened(given.arguments) as prepared:
+            begun = prepared.report
+            watched.append(_Watched(begun.output, begun.format, begun.contents))
+            report = export(replace(prepared, report=watched[0]))
+        return {"bytes_out": report.bytes_out, "files": report.files}
 
-    found = _timed(work)
-    phases = reports[0].phases
-    found["seconds"] -= sum(phase.seconds for phase in phases if phase.name in _AROUND)
-    return found
+    return {**_timed(work), **watched[0].writing}
+
+
+class _Watched(Report):
+    """A report that also notes CPU seconds, and keeps the times of its phase ``write`` in `writing`."""
+
+    @contextmanager
+    def phase(self, name: str, size: int = 0) -> Iterator[Phase]:
+        """As that of every report."""
+        used = time.process_time()
+        with super().phase(name, size) as phase:
+            yield phase
+        if name == "write":
+            self.writing = {"seconds": phase.seconds, "cpu_seconds": time.process_time() - used}
 
 
 def _timed(work: Callable[[], dict[str, int]]) -> dict[str, Any]:

@@ -12,19 +12,18 @@ import time
 
 
 def main() -> None:
-    """Run the command, wait, write the result."""
+    """Run the command, wait, write the result; SIGTERM is passed on."""
     result, command = sys.argv[1], sys.argv[2:]
-    child = 0
-
-    def stop(*_: object) -> None:
-        if child:
-            os.kill(child, signal.SIGTERM)
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the child too
+    awaited = {signal.SIGCHLD, signal.SIGTERM}
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # what is ignored, as by default, may never be awaited
+    signal.pthread_sigmask(signal.SIG_BLOCK, awaited)  # so that none is lost, whenever it comes
     begin = time.perf_counter()
-    child = os.posix_spawnp(command[0], command, os.environ, setsigdef=[signal.SIGINT, signal.SIGTERM])
-    _, status, used = os.wait4(child, 0)
+    child = os.posix_spawnp(command[0], command, os.environ, setsigmask=[], setsigdef=[signal.SIGTERM])
+    ended = status = 0
+    while not ended:
+        if signal.sigwait(awaited) == signal.SIGTERM:
+            os.kill(child, signal.SIGTERM)
+        ended, status, used = os.wait4(child, os.WNOHANG)
     seconds = time.perf_counter() - begin
     cost = {
         "exit_code": os.waitstatus_to_exitcode(status),

@@ -13,7 +13,7 @@ from atlaswriter.errors import InputError, Problem
 
 WIDTH, HEIGHT, DPI = 11.0, 4.2, 150  # inches, the height for each format
 # Okabe and Ito's colours, which everyone can tell apart; what the yardstick alone would take is dark.
-_COLOURS = {"memcpy": "#0072B2", "ISA-L": "#009E73", "disk": "#E69F00", None: "#9a9a9a"}
+_COLOURS = {"memcpy": "#0072B2", "ISA-L": "#009E73", "write": "#E69F00", "sync": "#CC79A7", None: "#9a9a9a"}
 _OURS, _THEIRS, _DARK = "#0072B2", "#D55E00", "#222222"
 _NAMES = {"cellucid": ("Cellucid export", "non-zeros"), "landscape": ("LandscapeFiles export", "transcripts")}
 _STYLE: dict[Any, Any] = {

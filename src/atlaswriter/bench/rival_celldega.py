@@ -1,8 +1,10 @@
 """celldega 0.27.0's own writer, in its own environment: ``python rival_celldega.py BUNDLE OUT``, or without arguments.
 
 The original unpacks into its input, so it is given a folder of links to the bundle, beside OUT, which is deleted in
-the end. Prints one JSON object: versions, and the seconds of importing and of exporting. Without arguments only the
-versions. Run by its path; it imports nothing of ours. Needs gzip and unzip on its path.
+the end. Prints one JSON object: versions, and the seconds of importing and of exporting, each alone; linking the bundle
+is in neither, and whoever starts it measures the whole process. (In benchmarks/rivals, seconds of the same original are
+those since its process began.) Without arguments only the versions. Run by its path; it imports nothing of ours. Needs
+gzip and unzip on its path.
 """
 
 import contextlib

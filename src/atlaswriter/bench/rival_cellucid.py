@@ -1,7 +1,9 @@
 """cellucid 0.0.9, in its own environment: ``python rival_cellucid.py ATLAS.h5ad OUT``, or without arguments.
 
 Reads the file with anndata and exports it; prints one JSON object: versions, and the seconds of reading and of
-`prepare`. Without arguments only the versions. Run by its path; it imports nothing of ours.
+`prepare`, each alone; imports are in neither, and whoever starts it measures the whole process. (In benchmarks/rivals,
+seconds of the same original are those since its process began.) Without arguments only the versions. Run by its path;
+it imports nothing of ours.
 """
 
 import contextlib

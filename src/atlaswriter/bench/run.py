@@ -8,7 +8,8 @@ import logging
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -17,7 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from atlaswriter.bench import atlas, process, stages, yardsticks
+from atlaswriter.bench import atlas, process, signals, stages, yardsticks
 from atlaswriter.bench.bundle import make_bundle
 from atlaswriter.bench.machine import machine, versions
 from atlaswriter.bench.rivals import Rival, ratios
@@ -29,15 +30,16 @@ from atlaswriter.units import usable_cpus
 log = logging.getLogger(__name__)
 
 # Version of the form of the result.
-FORM = 1
+FORM = 2
 _COSTS = ("seconds", "cpu_seconds", "peak_bytes")
 
 
 def bench(settings: Settings, rivals: Sequence[Rival] = ()) -> dict[str, Any]:
     """Measure this machine.
 
-    Everything is written below a temporary folder, which is removed whatever happens. Inputs are in the page cache,
-    kernels are compiled before, every export is a process of its own.
+    Everything is written below a temporary folder, which is removed whatever is raised; where SIGTERM shall do so too,
+    call this in `signals.ending_cleanly`. Inputs are in the page cache, kernels are compiled before, every export is a
+    process of its own.
 
     Parameters
     ----------
@@ -65,8 +67,7 @@ def bench(settings: Settings, rivals: Sequence[Rival] = ()) -> dict[str, Any]:
     place = settings.folder or Path(tempfile.gettempdir())
     settings.refuse_full_disk(place, len(rivals))
     workers = settings.workers or usable_cpus()
-    with tempfile.TemporaryDirectory(prefix="atlaswriter-bench-", dir=place) as scratch:
-        folder = Path(scratch)
+    with _scratch(place) as folder:
         log.info("compiling kernels, which is not counted")
         kernels = _child({"do": "warm"}, "compiling kernels", folder)["result"]
         log.info("measuring memory, disk and ISA-L")
@@ -84,6 +85,17 @@ def bench(settings: Settings, rivals: Sequence[Rival] = ()) -> dict[str, Any]:
                 opponents = [rival for rival in rivals if rival.verb == verb]
                 result[verb] = _Half(verb, settings, folder, sticks, opponents).measure()
     return result
+
+
+@contextmanager
+def _scratch(place: Path) -> Iterator[Path]:
+    """A temporary folder; its removal is not interrupted."""
+    folder = Path(tempfile.mkdtemp(prefix="atlaswriter-bench-", dir=place))
+    try:
+        yield folder
+    finally:
+        with signals.held():
+            shutil.rmtree(folder)
 
 
 class _Half:

@@ -13,7 +13,8 @@ from atlaswriter.errors import OutputError, Problem, Problems
 from atlaswriter.sinks import fs
 from atlaswriter.units import format_bytes, parse_bytes
 
-_NUMBER = re.compile(r"(\d+(?:\.\d*)?(?:e\+?\d+)?)\s*([kmg]?)", re.IGNORECASE)
+# Commas stand only before groups of three digits: elsewhere they would be decimal ones.
+_NUMBER = re.compile(r"((?:\d{1,3}(?:,\d{3})+|\d+(?:_\d+)*)(?:\.\d*)?(?:e\+?\d+)?)\s*([kmg]?)", re.IGNORECASE)
 _FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _MOST = 10**12
 MIN_CELLS, MIN_GENES, MIN_TRANSCRIPTS = 100, 2, 1000
@@ -34,10 +35,10 @@ _FIXED_BYTES = 320 << 20
 
 def number(text: str) -> int:
     """The whole number meant by ``100_000``, ``100,000``, ``100e3``, ``1.5M`` or ``100k``; `ValueError` for others."""
-    match = _NUMBER.fullmatch(text.replace(",", "").replace("_", "").strip())
+    match = _NUMBER.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text!r} is not a number such as 100_000, 100e3 or 1.5M")
-    value = float(match[1]) * _FACTORS[match[2].lower()]
+    value = float(match[1].replace(",", "").replace("_", "")) * _FACTORS[match[2].lower()]
     if value > _MOST or value != int(value):
         raise ValueError(f"{text!r} is not a whole number up to {_MOST:.0e}")
     return int(value)

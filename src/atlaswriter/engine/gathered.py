@@ -13,7 +13,7 @@ import json
 import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -140,14 +140,14 @@ class GatheredFile:
             size = os.fstat(descriptor).st_size
             magic, key, begin, n_index, crc = _FOOTER.unpack(self._fetch(descriptor, _FOOTER.size, size - _FOOTER.size))
             if magic != _MAGIC:
-                raise self._wrong("was cut short, or is something else")
+                raise self._damaged("was cut short, or is something else")
             if key != _key(run, path):
                 raise self._wrong("belongs to another run")
             if n_index < 0 or begin + n_index + _FOOTER.size != size:
-                raise self._wrong(_CHANGED)
+                raise self._damaged(_CHANGED)
             index = self._fetch(descriptor, n_index, begin)
         if crc32(index) != crc:
-            raise self._wrong(_CHANGED)
+            raise self._damaged(_CHANGED)
         content = json.loads(index)
         self.note, self._cuts, self._totals = content["note"], content["cuts"], content["totals"]
         self._firsts = np.array([cut[0] for cut in self._cuts], np.int64)
@@ -176,12 +176,17 @@ class GatheredFile:
         crc, first, *ends = place
         content = self._fetch(descriptor, ends[-1] - first, first)
         if crc32(content) != crc:
-            raise self._wrong(_CHANGED)
+            raise self._damaged(_CHANGED)
         return [content[start - first : end - first] for start, end in pairwise([first, *ends])]
 
+    def _damaged(self, how: str) -> OutputError:
+        """What to say of a damaged file; it is deleted, so that its task counts as not done."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+        return self._wrong(how)
+
     def _wrong(self, how: str) -> OutputError:
-        found, remedy = f"this temporary file {how}", "delete it, and run the task again"
-        return OutputError(str(Problem(str(self._path), found, remedy)))
+        return OutputError(str(Problem(str(self._path), f"this temporary file {how}", "run the task again")))
 
     @contextmanager
     def _opened(self) -> Iterator[int]:
@@ -198,7 +203,7 @@ class GatheredFile:
     def _fetch(self, descriptor: int, size: int, offset: int) -> bytes:
         content = os.pread(descriptor, size, offset) if min(offset, size) >= 0 else b""
         if len(content) != size:
-            raise self._wrong("was cut short")
+            raise self._damaged("was cut short")
         return content
 
 

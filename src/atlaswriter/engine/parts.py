@@ -21,7 +21,7 @@ import hashlib
 import os
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -222,8 +222,7 @@ def _crc_of(records: NDArray[np.void], measured: NDArray[np.int64]) -> int:
 
 def wrong(path: Path, found: str, sorting: Sorting) -> OutputError:
     """What to say of a file, or folder, that cannot be used."""
-    remedy = "run the task again, without it if it is there" if sorting.run else "run again"
-    return OutputError(str(Problem(str(path), found, remedy)))
+    return OutputError(str(Problem(str(path), found, "run the task again" if sorting.run else "run again")))
 
 
 class ShareFile:
@@ -248,42 +247,45 @@ class ShareFile:
             footer = self._fetch(descriptor, _FOOTER.size, size - _FOOTER.size)
             magic, key, first, last, n_parts, self._begin, crc = _FOOTER.unpack(footer)
             if magic != _MAGIC:
-                raise self.wrong("was cut short, or is something else")
+                raise self.damaged("was cut short, or is something else")
             if (key, first, last) != (sorting.key, *share):
-                raise self.wrong("belongs to another run")
+                raise self._wrong("belongs to another run")
             self._at_ranges = self._begin + n_genes * _RECORD.itemsize
             at_directory = self._at_ranges + 16 * n_ranges
             if n_parts < 0 or at_directory + 16 * n_parts + _FOOTER.size != size:
-                raise self.wrong(CHANGED)
+                raise self.damaged(CHANGED)
             directory = self._fetch(descriptor, 16 * n_parts, at_directory)
             if crc32(directory) != crc:
-                raise self.wrong(CHANGED)
+                raise self.damaged(CHANGED)
         self._directory = np.frombuffer(directory, "<i8").reshape(-1, 2)
 
     def measurement(self, ranges: slice) -> tuple[NDArray[np.void], NDArray[np.int64]]:
         """Records of the genes of some ranges, and entries of the largest frame of each range."""
-        cuts, width = self._sorting.cuts[ranges.start : ranges.stop + 1].tolist(), _RECORD.itemsize
         with self._opened() as descriptor:
-            stored = self._fetch(descriptor, (cuts[-1] - cuts[0]) * width, self._begin + cuts[0] * width)
-            measured = self._fetch(descriptor, 16 * (len(cuts) - 1), self._at_ranges + 16 * ranges.start)
+            return self._measured(descriptor, ranges)
+
+    def _measured(self, descriptor: int, ranges: slice) -> tuple[NDArray[np.void], NDArray[np.int64]]:
+        cuts, width = self._sorting.cuts[ranges.start : ranges.stop + 1].tolist(), _RECORD.itemsize
+        stored = self._fetch(descriptor, (cuts[-1] - cuts[0]) * width, self._begin + cuts[0] * width)
+        measured = self._fetch(descriptor, 16 * (len(cuts) - 1), self._at_ranges + 16 * ranges.start)
         records, found = np.frombuffer(stored, _RECORD), np.frombuffer(measured, "<i8").reshape(-1, 2)
         for (first, last), one in zip(pairwise(cuts), found, strict=True):
             if _crc_of(records[first - cuts[0] : last - cuts[0]], one) != one[1]:
-                raise self.wrong(CHANGED)
+                raise self.damaged(CHANGED)
         return records, found[:, 0]
 
     def frames(self, number: int) -> Iterator[tuple[int, NDArray[np.int64], bytes, bytes]]:
         """First row of each part, and of one range of genes: entries of each, frames of gaps and of values."""
-        expected = self.measurement(slice(number, number + 1))[0]["count"]
-        total = np.zeros(expected.size, np.int64)
         with self._opened() as descriptor:
+            expected = self._measured(descriptor, slice(number, number + 1))[0]["count"]
+            total = np.zeros(expected.size, np.int64)
             for first_row, begin in self._directory.tolist():
                 of_counts, gaps, values = self._of_part(descriptor, begin, number)
                 counts = spill.unpack(of_counts, np.dtype(np.int64), total.size).view(np.int64)
                 total += counts
                 yield first_row, counts, gaps, values
         if not np.array_equal(total, expected):
-            raise self.wrong(CHANGED)
+            raise self.damaged(CHANGED)
 
     def _of_part(self, descriptor: int, begin: int, number: int) -> list[bytes]:
         """The three frames of one range."""
@@ -291,14 +293,19 @@ class ShareFile:
         *ends, crc = np.frombuffer(self._fetch(descriptor, width, begin + width * number), "<i8").tolist()
         first, last = ends[0], ends[-1]
         if ends != sorted(ends) or first < width * (self._sorting.cuts.size - 1) or begin + last > self._begin:
-            raise self.wrong(CHANGED)
+            raise self.damaged(CHANGED)
         content = self._fetch(descriptor, last - first, begin + first)
         if crc32(content) != crc:
-            raise self.wrong(CHANGED)
+            raise self.damaged(CHANGED)
         return [content[start - first : end - first] for start, end in pairwise(ends)]
 
-    def wrong(self, how: str) -> OutputError:
-        """What to say of a file that cannot be used."""
+    def damaged(self, how: str) -> OutputError:
+        """What to say of a damaged file; it is deleted, so that its task counts as not done."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+        return self._wrong(how)
+
+    def _wrong(self, how: str) -> OutputError:
         return wrong(self._path, f"this temporary file {how}", self._sorting)
 
     @contextmanager
@@ -307,14 +314,14 @@ class ShareFile:
             with self._path.open("rb", buffering=0) as file:
                 yield file.fileno()
         except FileNotFoundError as error:
-            raise self.wrong("is missing") from error
+            raise self._wrong("is missing") from error
         except OSError as error:
             if isinstance(error, OutputError):
                 raise
-            raise self.wrong(f"cannot be read ({error.strerror or error})") from error
+            raise self._wrong(f"cannot be read ({error.strerror or error})") from error
 
     def _fetch(self, descriptor: int, size: int, offset: int) -> bytes:
         content = os.pread(descriptor, size, offset) if offset >= 0 else b""
         if len(content) != size:
-            raise self.wrong("was cut short")
+            raise self.damaged("was cut short")
         return content

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -16,7 +17,7 @@ from atlaswriter.errors import InputError, Problem
 from atlaswriter.sources.fingerprint import differences, fingerprint
 
 # What the bytes of an export depend on beside its input and options.
-_PACKAGES = ("atlaswriter", "imagecodecs", "isal", "pyarrow")
+_PACKAGES = ("atlaswriter", "imagecodecs", "isal", "numpy", "pyarrow")
 # Arguments that tell how an export is made; whatever they are, it is the same.
 _RESOURCES = frozenset(
     ("memory_budget", "workers", "progress", "strategy", "spill_dir", "force", "resume", "engine", "dask", "out")
@@ -99,7 +100,7 @@ def versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "absent"
-    return found
+    return {**found, "zlib": zlib.ZLIB_RUNTIME_VERSION}
 
 
 def refuse_changes(changes: list[str], where: str, remedy: str) -> None:

@@ -102,7 +102,7 @@ class SortedGenes:
         for share in self._shares:
             for first_row, counts, packed_gaps, packed_values in share.frames(number):
                 if counts.min(initial=0) < 0 or (cursor + counts[mine] > offsets[1:]).any():
-                    raise share.wrong(CHANGED)
+                    raise share.damaged(CHANGED)
                 ends = np.r_[0, np.cumsum(counts)]
                 here = slice(ends[mine.start], ends[mine.stop])
                 gaps = spill.unpack(packed_gaps, np.dtype(np.uint32), int(ends[-1]))[here]

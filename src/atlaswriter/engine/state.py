@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from atlaswriter.engine.plan import RunPlan, Stage, ranges_of
 from atlaswriter.errors import IncompleteError, InputError, Problem
 from atlaswriter.report import text_table
-from atlaswriter.sinks.journal import Entry, Journal
+from atlaswriter.sinks.journal import Entry, Journal, unproven
 from atlaswriter.sinks.runfolder import RunFolder
 from atlaswriter.sinks.staging import leads_elsewhere
 from atlaswriter.units import format_bytes
@@ -71,6 +71,13 @@ def proven(place: RunFolder, journal: Journal, works: Container[str], *, read: b
         As of `Journal.proven`.
     """
     return journal.proven(place.files, read=read, also=lambda entry: entry.work in works and _has_parts(entry, place))
+
+
+def drop_altered(place: RunFolder, journal: Journal, works: Container[str]) -> None:
+    """Delete files of some tasks that are not as they were written, so that the tasks count as not done."""
+    for entry in journal.entries():
+        for name in unproven(entry, place.files, read=True) if entry.work in works else ():
+            (place.files / name).unlink(missing_ok=True)
 
 
 def patiently(look: Callable[[], T], seconds: float) -> T:

@@ -15,6 +15,7 @@ from typing import Any
 from atlaswriter.engine.run import Team
 from atlaswriter.sinks.files import Files, Recorder
 from atlaswriter.sinks.journal import Entry, Journal
+from atlaswriter.sinks.staging import failing_as
 from atlaswriter.units import peak_memory
 
 # Writes some files, and returns plain values.
@@ -120,5 +121,6 @@ class Work:
             "process_cpu_seconds": time.process_time() - used,
             "peak_memory": peak_memory(),
         }
-        self._journal.add(Entry(name, recorder.written, result, cost))
+        with failing_as("cannot be written down in the journal", self.files.target, 0, "folder"):
+            self._journal.add(Entry(name, recorder.written, result, cost))
         self.results[name] = result

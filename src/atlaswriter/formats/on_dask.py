@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from atlaswriter.engine.finished import still_there
 from atlaswriter.engine.on_dask import connected, run_stages, shares
 from atlaswriter.engine.plan import RunPlan, folder_of
 from atlaswriter.engine.record import refuse_changes
@@ -17,6 +18,7 @@ from atlaswriter.engine.resources import Resources
 from atlaswriter.engine.state import missing_tasks, proven
 from atlaswriter.errors import IncompleteError, Problems
 from atlaswriter.formats import tasks
+from atlaswriter.formats.arguments import NOT_PLANNED, module_of, plain_arguments
 from atlaswriter.report import Report
 from atlaswriter.sinks import fs
 from atlaswriter.sinks.journal import Journal
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 
 # Tasks that read their share of the input, for each worker, and the least that a task reads.
 _TASKS, _LEAST_TASK = 4, 16 << 20
+# Seconds after which a shared disk shows what other machines have written.
+_PATIENCE = 60.0
 # A process is one budget: where a worker has several threads, its tasks wait for each other.
 _one_at_a_time = threading.Lock()
 
@@ -68,7 +72,7 @@ def export_on_dask(to: str, given: Mapping[str, Any]) -> Report:
                     left = {stage.name: missing_tasks(stage, done) for stage in plan.stages}
                     do = partial(_do, str(place.path))
                     run_stages(client, plan, left, do, memory, threads, resources.progress)
-                report = tasks.finish(place.path, progress=resources.progress)
+                report = tasks.finish(place.path, patience=_PATIENCE, progress=resources.progress)
             _remove(place)
     whole.close()
     report.phases, report.seconds = [*whole.phases, *report.phases], whole.seconds
@@ -77,7 +81,10 @@ def export_on_dask(to: str, given: Mapping[str, Any]) -> Report:
 
 def _do(folder: str, stage: str, numbers: list[int], memory: int, threads: int) -> dict[str, Any]:
     with _one_at_a_time:
-        return tasks.run(folder, stage, numbers, memory_budget=memory, workers=threads, progress=False).to_dict()
+        report = tasks.run(
+            folder, stage, numbers, memory_budget=memory, workers=threads, patience=_PATIENCE, progress=False
+        )
+        return report.to_dict()
 
 
 @contextmanager
@@ -124,12 +131,15 @@ def _remove_empty(folders: list[Path]) -> None:
 
 def _planned(to: str, given: Mapping[str, Any], place: RunFolder, client: Any) -> RunPlan:
     """The plan that is there, if it is of the same export, or a new one."""
-    module = tasks.module_of(to)
+    module = module_of(to)
     source, out = given[module.SOURCE], given["out"]
-    options = {name: value for name, value in given.items() if name not in (module.SOURCE, "out", "engine", "dask")}
+    options = {name: value for name, value in given.items() if name not in (module.SOURCE, "out", *NOT_PLANNED)}
     if place.plan.exists():
         plan = RunPlan.read(place)
-        now = module.record(tasks.plain_arguments(to, source, out, options))
+        if place.result.exists() and not still_there(plan, place):
+            _remove(place)
+            return _planned(to, given, place, client)
+        now = module.record(plain_arguments(to, source, out, options))
         refuse_changes(plan.record.changes(now), str(out), "leave resume (--resume) out to start anew")
         log.info("going on with an interrupted run")
         return plan

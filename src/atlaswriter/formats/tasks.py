@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from importlib import import_module
-from inspect import signature
-from os import PathLike
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,12 +13,14 @@ from atlaswriter.engine.budget import Budget
 from atlaswriter.engine.estimate import Plan
 from atlaswriter.engine.finished import close, finished, note_finish, published
 from atlaswriter.engine.plan import RunPlan, Stage, Task, folder_of
-from atlaswriter.engine.record import Record, jsonable, refuse_changes
+from atlaswriter.engine.record import Record, refuse_changes
 from atlaswriter.engine.resources import Resources
 from atlaswriter.engine.run import Team
 from atlaswriter.engine.slices import chosen_tasks
+from atlaswriter.engine.spill import refuse_full_disk
 from atlaswriter.engine.state import (
     RunReport,
+    drop_altered,
     missing_tasks,
     patiently,
     proven,
@@ -29,8 +28,9 @@ from atlaswriter.engine.state import (
     refuse_missing,
     refuse_unready,
 )
-from atlaswriter.engine.work import Unit, Work
+from atlaswriter.engine.work import Unit, Work, Write
 from atlaswriter.errors import InputError, OutputError, Problem, Problems
+from atlaswriter.formats.arguments import Place, check_folder, defaults_of, module_of, plain_arguments
 from atlaswriter.progress import Progress
 from atlaswriter.report import Report
 from atlaswriter.sinks import fs
@@ -38,15 +38,12 @@ from atlaswriter.sinks.files import Files
 from atlaswriter.sinks.folder import FolderSink
 from atlaswriter.sinks.journal import Entry, Journal
 from atlaswriter.sinks.runfolder import RunFolder
+from atlaswriter.sinks.staging import failing_as
 from atlaswriter.sinks.task import TaskSink
 from atlaswriter.units import parse_bytes, peak_memory
 
 log = logging.getLogger(__name__)
 
-Place = str | PathLike[str]
-
-# Formats that can be written in tasks, and where.
-_FORMATS = {"cellucid": "atlaswriter.formats.cellucid.tasks", "landscape": "atlaswriter.formats.landscape.tasks"}
 # Memory of a process of a cluster unless told otherwise, and bytes that a task reads.
 _MEMORY, _TASK_SIZE = "4GiB", "4GiB"
 
@@ -112,7 +109,7 @@ def plan(source: Any, out: Place, *, to: str = "cellucid", **options: Any) -> Pl
         As that function; the latter with the smallest budget that works.
     """
     module = module_of(to)
-    found: Plan = module.estimate({**_defaults(to, options, "plan"), **options, module.SOURCE: source, "out": out})
+    found: Plan = module.estimate({**defaults_of(to, options, "plan"), **options, module.SOURCE: source, "out": out})
     return found
 
 
@@ -147,13 +144,16 @@ def plan_tasks(
     run = folder_of(Path(folder))
     problems = Problems()
     size = problems.attempt(parse_bytes, task_size, "task_size")
-    _check_folder(run, Path(out), source, problems)
+    check_folder(run, Path(out), source, problems)
     problems.raise_if_any()
     assert size is not None  # noqa: S101 - no size is a problem
     arguments = plain_arguments(to, source, out, options)
     with _opened(to, arguments, {"memory_budget": options.get("memory_budget") or _MEMORY}, None) as tasks:
         facts, stages = tasks.plan(size)
         plan = RunPlan(str(fs.located(tasks.target)), arguments, tasks.record, facts, tasks.workers, stages)
+    handed_on = {name for stage in stages for name in stage.after}
+    parts = sum(task.bytes_out for stage in stages if stage.name in handed_on for task in stage.tasks)
+    refuse_full_disk(fs.nearest_existing(run.path), parts)
     try:
         for path in (run.path, run.files, run.parts, run.tmp, run.journal):
             path.mkdir(parents=path == run.path, exist_ok=path == run.path)
@@ -201,6 +201,8 @@ def run(
     """
     place = folder_of(Path(folder))
     plan = RunPlan.read(place)
+    if not place.result.exists():
+        published(plan, place, Journal(place.journal))
     refuse_finished(place)
     stages = plan.stages if stage is None else (plan.stage(stage),)
     if stage is None and tasks is not None:
@@ -242,7 +244,7 @@ def finish(
     force
         Replace an export that is there already, also if that was not planned.
     checksums
-        Read every file again and compare its CRC-32, not only its size.
+        Read every file again and compare its CRC-32, not only its size; files that differ are deleted.
     patience
         Seconds to wait for tasks that are missing, which a shared disk may show late.
     progress
@@ -258,13 +260,16 @@ def finish(
     place = folder_of(Path(folder))
     plan = RunPlan.read(place)
     if place.result.exists():
-        return finished(place)
+        return finished(plan, place)
     journal = Journal(place.journal)
     if report := published(plan, place, journal):
         return report
 
     def complete() -> dict[str, Entry]:
         entries = proven(place, journal, plan.works, read=checksums)
+        if checksums:
+            with failing_as("cannot be deleted", place.files, 0, "folder"):
+                drop_altered(place, journal, plan.works - entries.keys())
         refuse_missing(place, {stage.name: missing_tasks(stage, entries) for stage in plan.stages})
         return entries
 
@@ -307,51 +312,6 @@ def discard(folder: Place) -> None:
     fs.remove_tree(place.path)
 
 
-def module_of(to: str) -> Any:
-    """The module with the tasks of a format; `InputError` if there is none."""
-    if to not in _FORMATS:
-        raise InputError(Problem("to", f"{to!r} cannot be planned", f"use {' or '.join(_FORMATS)}"))
-    return import_module(_FORMATS[to])
-
-
-def _defaults(to: str, options: Mapping[str, Any], function: str) -> dict[str, Any]:
-    """Arguments of the export and their defaults; TypeError if there are others among the options."""
-    parameters = signature(module_of(to).FUNCTION).parameters
-    if unknown := sorted(set(options) - set(parameters)):
-        raise TypeError(f"{function}() got an unexpected keyword argument {unknown[0]!r}")
-    return {name: parameter.default for name, parameter in parameters.items()}
-
-
-def plain_arguments(to: str, source: Place, out: Place, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of the export, as plain values; paths for every machine."""
-    module, defaults = module_of(to), _defaults(to, options, "plan_tasks")
-    if not isinstance(source, str | PathLike):
-        remedy = "write it to a file that all machines can read"
-        raise InputError(Problem(module.SOURCE, "what is in memory cannot be shared", remedy))
-    given: dict[str, Any] = {**defaults, **options, module.SOURCE: source, "out": out}
-    try:
-        plain = {name: jsonable(value) for name, value in given.items()}
-    except TypeError as error:
-        raise InputError(
-            Problem("options", f"cannot be written down: {error}", "give paths and plain values")
-        ) from error
-    for name in (module.SOURCE, "out", "spill_dir"):
-        plain[name] = _absolute(plain[name])
-    for name in module.PATHS:  # which may be names of something else as well
-        plain[name] = _absolute(plain[name], existing=True)
-    for name in ("progress", "resume", "engine", "dask"):
-        plain.pop(name, None)
-    return plain
-
-
-def _absolute(value: Any, *, existing: bool = False) -> Any:
-    if isinstance(value, list):
-        return [_absolute(item, existing=existing) for item in value]
-    if not isinstance(value, str) or (existing and not Path(value).exists()):
-        return value
-    return str(Path(value).absolute())
-
-
 @contextmanager
 def _opened(
     to: str, arguments: Mapping[str, Any], given: Mapping[str, Any], stages: Sequence[str] | None
@@ -361,23 +321,6 @@ def _opened(
     context: AbstractContextManager[Tasks] = module.opened({"progress": None, **arguments, **given}, stages)
     with context as tasks:
         yield tasks
-
-
-def _check_folder(run: RunFolder, out: Path, source: Any, problems: Problems) -> None:
-    target = fs.located(out.absolute())
-    place = Path(os.path.realpath(run.path))
-    if place == target or target in place.parents or place in target.parents:
-        problems.add("plan", f"{run.path} and the output {out} lie in each other", "choose a folder beside the output")
-    elif isinstance(source, str | PathLike) and Path(os.path.realpath(source)) in (place, *place.parents):
-        problems.add("plan", f"{run.path} lies in the source, which is only read", "choose a folder beside the output")
-    elif run.path.exists() and (not run.path.is_dir() or fs.occupied(run.path)):
-        problems.add(
-            "plan", f"{run.path} is not empty", "choose a new folder, or discard it: atlaswriter finish --discard"
-        )
-    else:
-        devices = [fs.nearest_existing(path).stat().st_dev for path in (place, target.parent)]
-        if devices[0] != devices[1]:
-            problems.add("plan", f"{run.path} is not on the disk of {out}", "choose a folder beside the output")
 
 
 def _left(
@@ -414,6 +357,20 @@ def _run_stage(
         progress.phase(stage.name, sum(task.bytes_in for task in tasks)),
     ):
         work = Work(team, sink, journal, settle=sink.make_durable)
-        work.do(opened.units(plan, stage, tasks, place, done, team, sink))
-        report.bytes_out += sink.bytes_written
+        sizes = {stage.work(task): task.bytes_in for task in tasks}
+        units = opened.units(plan, stage, tasks, place, done, team, sink)
+        work.do(replace(unit, write=_telling(unit.write, progress, sizes[unit.name])) for unit in units)
+        parts = (result.get("parts", {}) for result in work.results.values())
+        report.bytes_out += sink.bytes_written + sum(size for found in parts for size in found.values())
     report.done[stage.name] = numbers
+
+
+def _telling(write: Write, progress: Progress, size: int) -> Write:
+    """The same, which tells of its progress at the end."""
+
+    def both(files: Files) -> Any:
+        result = write(files)
+        progress.add(size)
+        return result
+
+    return both

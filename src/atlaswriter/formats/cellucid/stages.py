@@ -162,8 +162,11 @@ class Planner:
             each = np.diff(matrix.indptr[:])[genes.columns].astype(np.int64)
         size = matrix_bytes(matrix) * n_genes // max(matrix.shape[1], 1)
         for piece in split(each * max(size // max(entries, 1), 1), self._size):
-            memory = gene_choice(self._prepared, piece.stop - piece.start).needs(self._encoding(genes)) * self._workers
-            yield self._genes_task(genes, piece, size, memory)
+            choice = gene_choice(self._prepared, piece.stop - piece.start)
+            memory = choice.room + choice.batch_room + self._workers * (choice.gene_room + self._encoding(genes))
+            task = self._genes_task(genes, piece, size, memory)
+            # Rows of a dense matrix are read whole, whatever is wanted of them.
+            yield task if strategy.is_grouped(matrix) else (*task[:2], matrix_bytes(matrix), *task[3:])
 
     def _genes_task(self, genes: Genes, piece: slice, size: int, memory: int) -> TaskFacts:
         share = (piece.stop - piece.start) / len(genes.ids)

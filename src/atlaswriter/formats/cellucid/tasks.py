@@ -16,6 +16,7 @@ from atlaswriter.engine.plan import RunPlan, Stage, Task
 from atlaswriter.engine.rows import rows_of
 from atlaswriter.engine.run import Team
 from atlaswriter.engine.sorted import SortedGenes
+from atlaswriter.engine.spill import writing_room
 from atlaswriter.engine.warmup import spill_kernels, warm_up
 from atlaswriter.engine.work import Unit, Work
 from atlaswriter.formats.cellucid import convert
@@ -161,8 +162,13 @@ class _Expression:
 
         def write(files: Files) -> dict[str, Any]:
             del files
-            rows = rows_of(cast("Compressed | RowChunks", genes.matrix))
-            write_shares(rows, shares.sorting(genes, self._key), own, parts, self._job.team, _nothing)
+            matrix, team = cast("Compressed | RowChunks", genes.matrix), self._job.team
+            room = writing_room(matrix, min(len(own), team.workers), shares.part_entries)
+            team.budget.take(room, "sorting expression by gene")
+            try:
+                write_shares(rows_of(matrix), shares.sorting(genes, self._key), own, parts, team, _nothing)
+            finally:
+                team.budget.give_back(room)
             names = [share_name(share) for share in own]
             fs.sync_files(parts, names)
             return {"parts": {name: (parts / name).stat().st_size for name in names}}
