@@ -34,7 +34,11 @@ from atlaswriter.formats.cellucid import tasks
 from atlaswriter.units import format_bytes, parse_bytes
 
 # Nodes of which a usual cluster is made, and a disk such as Lustre or GPFS gives to all of them.
-CLUSTER = {"cores": 32, "memory": 256 * 2**30, "disk": 20e9, "node_disk": 2.5e9, "metadata": 20e3, "launch": 10.0}
+# What a second thread adds is that of `prepare` in results/workers.json.
+CLUSTER = {
+    "cores": 32, "memory": 256 * 2**30, "disk": 20e9, "node_disk": 2.5e9, "metadata": 20e3, "launch": 10.0,
+    "thread_efficiency": 0.77,
+}  # fmt: skip
 NODES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 HUGE = {"cells": 100_000_000, "genes": 20_000, "density": 0.05}
 _HOW = ("--latent", "X_pca", "--graph", "none", "--name", "scaling")
@@ -125,7 +129,7 @@ def loads_of_run(run: Mapping[str, Any], costs: Mapping[str, Cost], start: float
         columns = ([task[key] for task in done] for key in ("bytes_in", "bytes_out", "files"))
         # One stage after the other, as it is run here.
         after = _STAGES[: _STAGES.index(stage)]
-        found[stage] = Load(after, *columns, 0.0, 1.0, 1, costs[stage], start)
+        found[stage] = Load(after, *columns, 0.0, 1.0, 1, 1, costs[stage], start)
     return found
 
 
@@ -136,13 +140,21 @@ def loads_of_plan(plan: Mapping[str, Any], costs: Mapping[str, Cost], start: flo
     found = {}
     for stage in plan["stages"]:
         planned, name = stage["tasks"], stage["name"]
-        files = {"tables": 1.0, "regroup": shares / len(planned), "genes": genes / len(planned)}[name]
+        units = [len(task["arguments"].get("units", [])) for task in planned]
+        files = {"tables": sum(units) / len(planned), "regroup": shares / len(planned), "genes": genes / len(planned)}[
+            name
+        ]
         # Every range of genes is read from the file of every share.
-        opened = {"tables": 0.0, "regroup": 0.0, "genes": float(shares * ranges)}[name]
+        # Every task looks at the file of every share twice, and then opens it for each of its ranges of genes.
+        opened = {"tables": 0.0, "regroup": 0.0, "genes": float(shares * (ranges + 2 * len(planned)))}[name]
         memory = max(task["memory"] for task in planned)
         columns = [[task[key] for task in planned] for key in ("bytes_in", "bytes_out")]
         every = tuple(stage["after"])
-        found[name] = Load(every, *columns, [files] * len(planned), opened, memory, plan["workers"], costs[name], start)
+        # A table is written by one thread.
+        busy = min(plan["workers"], *units) if name == "tables" else plan["workers"]
+        found[name] = Load(
+            every, *columns, [files] * len(planned), opened, memory, plan["workers"], busy, costs[name], start
+        )
     return found
 
 

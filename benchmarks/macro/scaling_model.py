@@ -71,6 +71,8 @@ class Load:
         Of a process, bytes.
     threads
         Of a process.
+    busy
+        Of these, those that work on a task.
     cost
         Of its tasks.
     start
@@ -84,6 +86,7 @@ class Load:
     opened: float
     memory: float
     threads: int
+    busy: int
     cost: Cost
     start: float
 
@@ -113,7 +116,7 @@ class Cluster:
     node_disk: float
     metadata: float
     launch: float = 0.0
-    thread_efficiency: float = 0.9
+    thread_efficiency: float = 0.75
 
     def speed(self, threads: int) -> float:
         """Of a process, in single threads."""
@@ -196,7 +199,7 @@ def _done(load: Load, cluster: Cluster, ends: np.ndarray) -> np.ndarray:
     ends = np.sort(ends)
     for position in range(count):
         own = load.bytes_in[position * n_tasks // count : (position + 1) * n_tasks // count]
-        ends[position] += load.start + sum(map(load.cost.seconds, own)) / cluster.speed(load.threads)
+        ends[position] += load.start + sum(map(load.cost.seconds, own)) / cluster.speed(load.busy)
     return ends
 
 

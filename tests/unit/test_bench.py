@@ -4,7 +4,6 @@ import contextlib
 import gzip
 import io
 import json
-import os
 import shutil
 import stat
 import sys
@@ -25,7 +24,7 @@ import atlaswriter as aw
 from atlaswriter.bench import atlas, bundle, child, plot, rivals, run, show, stages, yardsticks
 from atlaswriter.bench.settings import Settings, number
 from atlaswriter.cli.main import run as command
-from atlaswriter.errors import BudgetError, InputError, OutputError, Problems
+from atlaswriter.errors import InputError, OutputError, Problems
 from atlaswriter.formats.cellucid import convert
 from atlaswriter.sinks import fs
 

@@ -10,16 +10,18 @@ import atlaswriter as aw
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from benchmarks import readme
 from benchmarks.macro.scaling_hollow import hollow_atlas
 from benchmarks.macro.scaling_model import Cluster, Cost, Load, predict
 
 NODE = {"cores": 4, "memory": 100.0, "disk": 1e9, "node_disk": 1e9, "metadata": 1e9, "thread_efficiency": 1.0}
 
 
-def load(n_tasks=8, seconds=10.0, after=(), opened=0.0, memory=25.0, threads=1, start=0.0, files=0.0, size=1.0):
+def load(n_tasks=8, seconds=10.0, after=(), opened=0.0, memory=25.0, threads=1, busy=0, start=0.0, files=0.0, size=1.0):
     return Load(
-        after, [size] * n_tasks, [0.0] * n_tasks, [files] * n_tasks, opened, memory, threads, Cost(0.0, seconds), start
-    )
+        after, [size] * n_tasks, [0.0] * n_tasks, [files] * n_tasks, opened, memory, threads, busy or threads,
+        Cost(0.0, seconds), start,
+    )  # fmt: skip
 
 
 def seconds(loads, nodes=1, **changed):
@@ -49,6 +51,7 @@ def test_memory_cores_and_threads_limit_processes():
     assert seconds({"one": load(memory=50.0)})[0]["one"] == pytest.approx(40.0)
     assert seconds({"one": load(threads=2)})[0]["one"] == pytest.approx(20.0)  # two processes, each twice as fast
     assert seconds({"one": load(threads=2)}, thread_efficiency=0.5)[0]["one"] == pytest.approx(4 * 10 / 1.5)
+    assert seconds({"one": load(threads=2, busy=1)})[0]["one"] == pytest.approx(40.0)
     with pytest.raises(ValueError, match="memory"):
         seconds({"one": load(memory=101.0)})
 
@@ -75,6 +78,11 @@ def test_stages_wait_for_those_before_and_share_with_others():
     alone, parts = seconds({"one": load(1)}, 1, metadata=10.0)
     assert (alone["finish"], parts["finish"].processes) == (0.0, 1)
     assert predict({"one": load(1)}, Cluster(1, **{**NODE, "metadata": 10.0}), 50, 2.0)["finish"].seconds == 7.0
+
+
+def test_readme_says_what_was_measured():
+    """`python benchmarks/readme.py` was run."""
+    assert readme.section() in (readme.ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_hollow_atlas_is_planned_like_a_real_one(tmp_path):

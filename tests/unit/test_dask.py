@@ -309,7 +309,7 @@ def test_what_was_interrupted_after_its_end_is_not_done_again(h5ad, client, loca
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(on_dask, "_remove", die)
+        patch.setattr(RunFolder, "remove", die)
         with pytest.raises(KeyboardInterrupt):
             aw.cellucid(h5ad, folder / "out", engine="dask", dask=client, resume=True, **OPTIONS)
     assert sorted(os.listdir(folder)) == [".out.atlaswriter-dask", "out"]
@@ -327,7 +327,7 @@ def test_what_was_published_and_is_gone_is_done_again(h5ad, client, local, folde
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(on_dask, "_remove", die)
+        patch.setattr(RunFolder, "remove", die)
         with pytest.raises(KeyboardInterrupt):
             aw.cellucid(h5ad, folder / "out", engine="dask", dask=client, resume=True, **OPTIONS)
     shutil.rmtree(folder / "out")
@@ -410,7 +410,8 @@ def test_what_is_no_cluster(h5ad, folder, client, monkeypatch):
     assert os.listdir(folder) == []
 
 
-def test_clients_that_cannot_be_used(h5ad, folder):
+def test_clients_that_cannot_be_used(h5ad, folder, monkeypatch):
+    monkeypatch.setattr(engine, "_SECONDS_FOR_WORKERS", 0.1)
     options = {"processes": False, "dashboard_address": "127.0.0.1:0", "n_workers": 0}
     with distributed.LocalCluster(**options) as empty:
         with distributed.Client(empty, set_as_default=False) as client, pytest.raises(InputError, match="no workers"):

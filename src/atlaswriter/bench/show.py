@@ -22,9 +22,10 @@ _LEGEND = """\
 Stages of the Cellucid export between loading kernels and publishing are measured one by one; in the whole, which is a
 process from its start to its end, they run side by side. Written: files that a stage makes; what comes out of others
 stays in memory. Share: the part of a stage's time that the yardstick alone would take, with all threads. memcpy: for
-the bytes that come in; ISA-L: for the bytes before compression; write: for the bytes and files made, whichever takes
-longer, without waiting for the disk; sync: for all bytes, once written, to reach the disk, which only publishing waits
-for. Seconds "of data" leave out starting, opening and loading kernels (of the originals: starting and opening)."""
+the bytes that come in; ISA-L: for the bytes before compression, most of them zeros that our encoder passes over, so it
+may take less; write: for the bytes and files made, whichever takes longer, without waiting for the disk; sync: for all
+bytes, once written, to reach the disk, which only publishing waits for. Seconds "of data" leave out starting, opening
+and loading kernels (of the originals: starting and opening)."""
 
 
 def as_text(result: Mapping[str, Any]) -> str:

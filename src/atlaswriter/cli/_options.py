@@ -77,22 +77,25 @@ class NameList(click.ParamType[list[str]]):
         return [line.strip() for line in lines if line.strip()]
 
 
+memory_budget = click.option(
+    "-M",
+    "--memory-budget",
+    "--max-memory",
+    metavar="SIZE",
+    envvar="ATLASWRITER_MEMORY_BUDGET",
+    help="Most memory to use, e.g. 4GiB.  [default: half of what is free]",
+)
+workers = click.option(
+    "-j",
+    "--workers",
+    type=click.IntRange(min=1),
+    envvar="ATLASWRITER_WORKERS",
+    help="Threads.  [default: all usable CPUs]",
+)
+
 _RUN = (
-    click.option(
-        "-M",
-        "--memory-budget",
-        "--max-memory",
-        metavar="SIZE",
-        envvar="ATLASWRITER_MEMORY_BUDGET",
-        help="Most memory to use, e.g. 4GiB.  [default: half of what is free]",
-    ),
-    click.option(
-        "-j",
-        "--workers",
-        type=click.IntRange(min=1),
-        envvar="ATLASWRITER_WORKERS",
-        help="Threads.  [default: all usable CPUs]",
-    ),
+    memory_budget,
+    workers,
     click.option(
         "--spill-dir",
         type=FOLDER,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from atlaswriter.cli._options import FOLDER, NameList, as_json
+from atlaswriter.cli._options import FOLDER, NameList, as_json, memory_budget, workers
 from atlaswriter.errors import Problems
 
 if TYPE_CHECKING:
@@ -56,20 +56,8 @@ _OPTIONS = (
     click.option(
         "-n", "--repeats", type=click.IntRange(1, 100), default=1, show_default=True, help="Runs; medians are shown."
     ),
-    click.option(
-        "-j",
-        "--workers",
-        type=click.IntRange(min=1),
-        envvar="ATLASWRITER_WORKERS",
-        help="Threads.  [default: all usable CPUs]",
-    ),
-    click.option(
-        "-M",
-        "--memory-budget",
-        metavar="SIZE",
-        envvar="ATLASWRITER_MEMORY_BUDGET",
-        help="Of every export, e.g. 4GiB.  [default: half of what is free]",
-    ),
+    workers,
+    memory_budget,
     click.option("--folder", type=FOLDER, help="Folder on the disk to measure.  [default: that for temporary files]"),
     click.option(
         "--against",

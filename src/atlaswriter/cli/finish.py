@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -27,4 +28,6 @@ def command(folder: Path, force: bool, checksums: bool, discard: bool, patience:
         raise InputError(Problem("--discard", "is given with other options", "decide on one"))
     else:
         tasks.discard(folder)
+        if as_json:
+            click.echo(json.dumps({"ok": True, "deleted": str(folder)}))
         click.echo(f"{folder} is deleted", err=True)

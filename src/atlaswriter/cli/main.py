@@ -11,7 +11,7 @@ from typing import NoReturn
 import click
 
 from atlaswriter import __version__
-from atlaswriter.errors import AtlasWriterError, InputError, OutputError
+from atlaswriter.errors import AtlasWriterError, IncompleteError, InputError, OutputError
 
 _VERBS = {
     "cellucid": "Export an AnnData to a Cellucid folder.",
@@ -70,7 +70,8 @@ def _fail(error: Exception, exit_code: int, *, as_json: bool) -> int:
     text = error.format_message() if isinstance(error, click.ClickException) else str(error)
     if as_json:
         problems = [vars(problem) for problem in error.problems] if isinstance(error, InputError) else []
-        click.echo(json.dumps({"ok": False, "error": text, "problems": problems}))
+        missing = {"missing": error.missing} if isinstance(error, IncompleteError) else {}
+        click.echo(json.dumps({"ok": False, "error": text, "problems": problems, **missing}))
     if isinstance(error, click.ClickException):
         error.show()
     else:

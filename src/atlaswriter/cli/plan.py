@@ -65,12 +65,12 @@ def command(
     """Say what exporting SOURCE to OUT will take: time, memory, temporary files, output.
 
     Takes the options of `atlaswriter cellucid`, or with `--to landscape` those of `atlaswriter landscape` (`atlaswriter
-    plan --to landscape --help`). Nothing is written. The numbers are estimates, but for memory, which is a promise;
-    when the budget cannot work the smallest that would is said.
+    plan --to landscape --help`). The numbers are estimates, but for memory, which is a promise; when the budget cannot
+    work the smallest that would is said.
 
-    With `--plan DIR`, the export is divided into numbered tasks, which `atlaswriter run DIR` does on any machines that
-    share the disk, and `atlaswriter finish DIR` publishes. Budget (4 GiB by default) and threads are those of each
-    process.
+    Nothing is written, unless with `--plan DIR`: then the export is divided into numbered tasks, which `atlaswriter run
+    DIR` does on any machines that share the disk, and `atlaswriter finish DIR` publishes. Budget (4 GiB by default) and
+    threads are those of each process.
     """
     options = import_module(f"atlaswriter.cli.{to}").arguments(ctx, given)
     if folder is None:
@@ -80,6 +80,8 @@ def command(
 
         show(plan(source, out, to=to, **options), as_json)
         return
+    if slurm and as_json:
+        raise click.UsageError("--slurm prints a script, --json a plan: choose one")
     from atlaswriter.engine.slurm import script
     from atlaswriter.formats.tasks import plan_tasks
 

@@ -9,13 +9,28 @@ from collections.abc import Callable
 from atlaswriter.errors import BudgetError
 from atlaswriter.sources.base import AnyArray, n_bytes, overhead
 from atlaswriter.sources.lazy import is_stored, load
-from atlaswriter.units import format_bytes, parse_bytes, resident_memory, return_freed_memory, usable_memory
+from atlaswriter.units import (
+    format_bytes,
+    parse_bytes,
+    resident_memory,
+    return_freed_memory,
+    trim_memory,
+    usable_memory,
+)
 
-# What numba and cached kernels take once they are loaded; compiling them takes 60 MiB more.
-_KERNELS = 160 << 20
+# What numba and cached kernels take once they are loaded, and kernels alone; compiling them takes 60 MiB more.
+_KERNELS, _MACHINE_CODE = 160 << 20, 80 << 20
 # Threads, output buffers and what the allocator keeps: 10-13 MiB beyond the buffers drawn, measured on
 # 400,000 × 400 CSR, CSC and dense exports with budgets of 40 to 200 MiB.
 _OVERHEAD = 16 << 20
+
+
+def _still_to_be_loaded() -> int:
+    """Bytes that numba and kernels will take."""
+    if "numba" not in sys.modules:
+        return _KERNELS
+    kernels = sys.modules.get("atlaswriter.kernels._jit")
+    return 0 if kernels is not None and kernels.any_ready() else _MACHINE_CODE
 
 
 class Budget:
@@ -41,7 +56,8 @@ class Budget:
 
     def __init__(self, limit: str | int | None = None) -> None:
         return_freed_memory()
-        self.base = resident_memory() + (0 if "numba" in sys.modules else _KERNELS)
+        trim_memory()
+        self.base = resident_memory() + _still_to_be_loaded()
         if limit is None:
             self.limit = self.base + max(usable_memory() - self.base, 0) // 2
         else:
@@ -56,6 +72,7 @@ class Budget:
 
     def settle(self) -> None:
         """Take what the process really holds for the base, once all libraries and kernels are loaded."""
+        trim_memory()
         self.base = max(resident_memory() - self._kept - self._taken, 0)
 
     def smallest_for(self, size: int) -> int:

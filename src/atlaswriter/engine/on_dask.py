@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any
 
@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 # Slices of a stage for each worker: enough to share them out evenly, as opening the source is part of each.
 _SLICES = 4
+# A cluster that grows by itself, or was just started, may have no workers yet.
+_SECONDS_FOR_WORKERS = 60
 # How often a slice is tried that failed; one whose worker died is given to another by the cluster.
 _RETRIES = 2
 # Of a worker's memory limit: above 0.6 Dask begins to move its own data to disk, of which there is none.
@@ -96,6 +98,8 @@ def _refuse_unusable(client: Any) -> None:
 
 def shares(client: Any, memory_budget: int | None, workers: int | None) -> tuple[int, int]:
     """Memory budget in bytes, and threads, of a process of the cluster, unless they are given."""
+    with suppress(TimeoutError):
+        client.wait_for_workers(1, timeout=_SECONDS_FOR_WORKERS)
     found = client.scheduler_info(n_workers=-1)["workers"].values()
     if not found:
         remedy = "start some, and wait for them: client.wait_for_workers(N)"

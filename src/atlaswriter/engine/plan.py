@@ -149,6 +149,8 @@ class RunPlan:
     @classmethod
     def read(cls, run: RunFolder) -> RunPlan:
         """The plan of a folder; `InputError` if it holds none, or links that lead elsewhere."""
+        if run.path.is_file():
+            raise InputError(Problem(str(run.path), "is a file", "give the folder of the plan"))
         if links := run.links():
             raise InputError(Problem(str(links[0]), "is a symbolic link", "plan again, in another folder"))
         try:

@@ -14,7 +14,7 @@ _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 
 
 def chosen_tasks(
-    given: str | Sequence[int] | None, n_tasks: int, environment: Mapping[str, str] = os.environ
+    given: str | int | Sequence[int] | None, n_tasks: int, environment: Mapping[str, str] = os.environ
 ) -> list[int]:
     """Numbers of the tasks to do.
 
@@ -35,7 +35,9 @@ def chosen_tasks(
     """
     if given is None:
         return list(range(n_tasks))
-    if not isinstance(given, str):
+    if isinstance(given, int):
+        numbers = [given]
+    elif not isinstance(given, str):
         numbers = [int(number) for number in given]
     elif given == "auto":
         numbers = _slice(*_slurm(environment), n_tasks)
@@ -81,7 +83,7 @@ def _slurm(environment: Mapping[str, str]) -> tuple[int, int]:
         raise InputError(Problem("tasks", f"auto needs {error.args[0]}, which is not set", remedy)) from error
     except ValueError as error:
         raise InputError(Problem("tasks", f"the variables of the array job are no numbers ({error})")) from error
-    if last - first + 1 != count:
-        found = f"the array has {count} elements from {first} to {last}, which auto cannot share out"
+    if last - first + 1 != count or first > 1:
+        found = f"the array has {count} elements from {first} to {last}; auto takes whole ones, from 0 or 1"
         raise InputError(Problem("tasks", found, "name the slice: --tasks $SLURM_ARRAY_TASK_ID/N"))
     return number - first, count

@@ -48,7 +48,7 @@ class RunReport:
         return asdict(self)
 
     def __str__(self) -> str:
-        rows = [(f"stage {name}", f"tasks {ranges_of(numbers) or 'none'} done") for name, numbers in self.done.items()]
+        rows = [(f"stage {name}", f"tasks {ranges_of(numbers)} done") for name, numbers in self.done.items() if numbers]
         rows += [
             (f"stage {name}", f"tasks {ranges_of(numbers)} were done before")
             for name, numbers in self.skipped.items()
@@ -58,7 +58,9 @@ class RunReport:
         return text_table(rows)
 
 
-def proven(place: RunFolder, journal: Journal, works: Container[str], *, read: bool = False) -> dict[str, Entry]:
+def proven(
+    place: RunFolder, journal: Journal, works: Container[str], *, read: bool = False, parts: bool = True
+) -> dict[str, Entry]:
     """Those of some tasks whose files, and parts for later tasks, are as they were written.
 
     Parameters
@@ -69,8 +71,14 @@ def proven(place: RunFolder, journal: Journal, works: Container[str], *, read: b
         Names of the tasks: what is asked for is looked at, and nothing else.
     read
         As of `Journal.proven`.
+    parts
+        Whether parts must be there still, which nobody needs at the end.
     """
-    return journal.proven(place.files, read=read, also=lambda entry: entry.work in works and _has_parts(entry, place))
+
+    def good(entry: Entry) -> bool:
+        return entry.work in works and _has_parts(entry, place, look=parts)
+
+    return journal.proven(place.files, read=read, also=good)
 
 
 def drop_altered(place: RunFolder, journal: Journal, works: Container[str]) -> None:
@@ -96,10 +104,13 @@ def patiently(look: Callable[[], T], seconds: float) -> T:
             time.sleep(min(_SECONDS_BETWEEN_LOOKS, rest))
 
 
-def _has_parts(entry: Entry, place: RunFolder) -> bool:
+def _has_parts(entry: Entry, place: RunFolder, *, look: bool) -> bool:
+    """Whether a result names its parts well, and, if they are looked at, they are there."""
     try:
         parts = entry.result.get("parts", {}).items()
-        return all(not leads_elsewhere(name) and (place.parts / name).stat().st_size == size for name, size in parts)
+        if any(leads_elsewhere(name) for name, _ in parts):
+            return False
+        return not look or all((place.parts / name).stat().st_size == size for name, size in parts)
     except (OSError, ValueError, TypeError, AttributeError):  # missing, or a damaged entry
         return False
 

@@ -24,6 +24,7 @@ from atlaswriter.sinks import fs
 from atlaswriter.sinks.journal import Journal
 from atlaswriter.sinks.lock import WriterLock
 from atlaswriter.sinks.runfolder import RunFolder
+from atlaswriter.sinks.staging import failing_as
 from atlaswriter.sources.fingerprint import size_of
 from atlaswriter.units import parse_bytes
 
@@ -73,7 +74,7 @@ def export_on_dask(to: str, given: Mapping[str, Any]) -> Report:
                     do = partial(_do, str(place.path))
                     run_stages(client, plan, left, do, memory, threads, resources.progress)
                 report = tasks.finish(place.path, patience=_PATIENCE, progress=resources.progress)
-            _remove(place)
+            place.remove()
     whole.close()
     report.phases, report.seconds = [*whole.phases, *report.phases], whole.seconds
     return report
@@ -95,25 +96,17 @@ def _folder(out: Path, *, resume: bool) -> Iterator[RunFolder]:
     place, lock = folder_of(target.with_name(name)), WriterLock(target.with_name(f"{name}.lock"), target)
     with ExitStack() as undo:
         undo.callback(_remove_empty, _created_parents(target))
-        lock.acquire()
+        with failing_as("cannot be prepared", target, 0, "folder"):
+            lock.acquire()
         undo.callback(lock.release)
         if not resume:
-            _remove(place)
+            place.remove()
         try:
             yield place
         except BaseException:
             if not resume:
-                _remove(place)
+                place.remove()
             raise
-
-
-def _remove(place: RunFolder) -> None:
-    """Delete the folder; tasks that still run somewhere find nothing under its name, and put nothing there."""
-    gone = place.path.with_name(f"{place.path.name}-gone")
-    fs.remove_tree(gone)
-    if place.path.exists():
-        fs.rename(place.path, gone)
-        fs.remove_tree(gone)
 
 
 def _created_parents(target: Path) -> list[Path]:
@@ -137,7 +130,7 @@ def _planned(to: str, given: Mapping[str, Any], place: RunFolder, client: Any) -
     if place.plan.exists():
         plan = RunPlan.read(place)
         if place.result.exists() and not still_there(plan, place):
-            _remove(place)
+            place.remove()
             return _planned(to, given, place, client)
         now = module.record(plain_arguments(to, source, out, options))
         refuse_changes(plan.record.changes(now), str(out), "leave resume (--resume) out to start anew")

@@ -166,7 +166,7 @@ def plan_tasks(
 def run(
     folder: Place,
     stage: str | None = None,
-    tasks: str | Sequence[int] | None = None,
+    tasks: str | int | Sequence[int] | None = None,
     *,
     memory_budget: str | int | None = None,
     workers: int | None = None,
@@ -182,7 +182,8 @@ def run(
     stage
         Which stage; None: all, one after the other.
     tasks
-        Which tasks: numbers, or a text as `engine.slices.chosen_tasks` takes it; None: all.
+        Which tasks: a number, several, or a text: ``"0-15"``, ``"3,7"``, ``"K/N"`` (the slice K, from 0, of N) or
+        ``"auto"`` (that of this element of a Slurm array); None: all.
     memory_budget, workers
         Of this process; by default those of the plan.
     patience
@@ -209,6 +210,9 @@ def run(
         raise InputError(Problem("tasks", "are those of a stage", "name it (stage=, --stage)"))
     wanted = {found.name: chosen_tasks(tasks, len(found.tasks)) for found in stages}
     report = RunReport(str(place.path))
+    with failing_as("cannot be written to", place.path, 0, "folder"):
+        for part in (place.files, place.parts, place.tmp, place.journal):
+            part.mkdir(exist_ok=True)
     journal = Journal(place.journal, durable=True)
     left = patiently(lambda: _left(plan, place, journal, wanted, report), patience)
     if not any(left.values()):
@@ -266,7 +270,7 @@ def finish(
         return report
 
     def complete() -> dict[str, Entry]:
-        entries = proven(place, journal, plan.works, read=checksums)
+        entries = proven(place, journal, plan.works, read=checksums, parts=False)
         if checksums:
             with failing_as("cannot be deleted", place.files, 0, "folder"):
                 drop_altered(place, journal, plan.works - entries.keys())
@@ -305,11 +309,15 @@ def discard(folder: Place) -> None:
     Raises
     ------
     InputError
-        It holds no plan.
+        It holds no plan, not even a damaged one.
+    OutputError
+        It cannot be deleted.
     """
     place = folder_of(Path(folder))
-    RunPlan.read(place)
-    fs.remove_tree(place.path)
+    if not place.plan.is_file() or place.links():
+        RunPlan.read(place)
+    with failing_as("cannot be deleted", place.path, 0, "folder"):
+        place.remove()
 
 
 @contextmanager

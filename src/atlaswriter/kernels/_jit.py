@@ -81,6 +81,11 @@ class Kernel:
             return True
         return self._n_compiled() > before
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can be called for some types."""
+        return bool(self._dispatcher.signatures)
+
     def _n_compiled(self) -> int:
         return int(len(self._dispatcher.signatures) - sum(self._dispatcher.stats.cache_hits.values()))
 
@@ -158,6 +163,11 @@ def _load_all() -> list[Kernel]:
     for name in _MODULES:
         import_module(f"atlaswriter.kernels.{name}")  # which registers its kernels
     return Kernel.registry
+
+
+def any_ready() -> bool:
+    """Whether any kernel was called, or made ready, in this process."""
+    return any(one.is_ready for one in Kernel.registry)
 
 
 def warm_all() -> int:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from atlaswriter.sinks import fs
+
 _STAGED = "files"
 
 
@@ -58,6 +60,14 @@ class RunFolder:
         """What is a symbolic link instead of a folder or a file, and would lead elsewhere."""
         names = (self.files, self.journal, self.plan, self.result, self.parts, self.tmp)
         return [path for path in names if path.is_symlink()]
+
+    def remove(self) -> None:
+        """Delete the folder; whoever still writes finds nothing under its name, and puts nothing there."""
+        gone = self.path.with_name(f"{self.path.name}-gone")
+        fs.remove_tree(gone)
+        if self.path.exists():
+            fs.rename(self.path, gone)
+            fs.remove_tree(gone)
 
     def create(self) -> None:
         """Make the folder, which must not exist."""

@@ -122,6 +122,7 @@ class StagedSink(ABC):
             self._lock.acquire()
             undo.callback(self._lock.release)
             undo.callback(self._clean)
+            self._say_dropped()
             self._clean()
             self._refuse_occupied()
             self._open(undo)
@@ -216,6 +217,10 @@ class StagedSink(ABC):
         aside = self._siblings("old-")
         if aside and not self._occupied():
             fs.rename(max(aside, key=lambda path: path.stat().st_ctime_ns), self.target)
+
+    def _say_dropped(self) -> None:
+        if not self._keep and any(RunFolder(path).plan.is_file() for path in self._siblings("")):
+            logger.info("what an interrupted export had done is dropped; --resume would have gone on with it")
 
     def _clean(self) -> None:
         """Leave nothing beside the target; what belongs in its place is put there first."""

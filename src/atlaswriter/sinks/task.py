@@ -49,7 +49,7 @@ class TaskSink:
         self.bytes_written = 0
 
     def __enter__(self) -> Self:
-        with self._failing_as("cannot be prepared"):
+        with failing_as("cannot be written to", self.run.path, 0, "folder"):
             self.run.tmp.mkdir(exist_ok=True)
             self._own.mkdir()
         return self

@@ -114,9 +114,22 @@ class Planner:
         sink = FolderSink(prepared.target, force=prepared.options.force)  # never opened: nothing is written
         with Team(1, prepared.budget) as team:
             job = Job(prepared.atlas.n_cells, prepared.options, team, sink, Progress(False))
-            for unit in table_units(prepared.atlas, job):
-                memory, seconds = self._memory(unit.memory), unit.bytes_in * _TABLE
-                yield unit.what, {"unit": unit.name}, unit.bytes_in, memory, unit.bytes_out, seconds
+            units = list(table_units(prepared.atlas, job))
+        for piece in split(np.array([unit.bytes_in for unit in units], np.int64), self._size):
+            own = units[piece]
+            what = own[0].what if len(own) == 1 else f"{own[0].what} to {own[-1].what}"
+            # As many at once as there are threads.
+            room = sum(sorted(unit.memory for unit in own)[-self._workers :])
+            size, written = sum(unit.bytes_in for unit in own), sum(unit.bytes_out for unit in own)
+            names = [unit.name for unit in own]
+            yield (
+                what,
+                {"units": names},
+                size,
+                self._memory(room),
+                written,
+                size * _TABLE / min(len(own), self._workers),
+            )
 
     def _shares(self, genes: Genes) -> Shares:
         matrix, budget = cast("Compressed | RowChunks", genes.matrix), self._prepared.budget

@@ -105,11 +105,13 @@ class CellucidTasks:
         assert self._ready  # noqa: S101 - it is, or has raised
         make_dirs(atlas, options, files)
         job = Job(atlas.n_cells, options, team, files, Progress(False))
-        if stage.name == TABLES:
-            yield from _tables(self._prepared, stage, tasks, job)
-            return
         expression = _Expression(self._prepared, plan, run, job, self.record.key)
-        write = {REGROUP: expression.regroup, GENES: expression.genes}[stage.name]
+        ways: dict[str, Callable[[Task], Callable[[Files], dict[str, Any]]]] = {
+            TABLES: lambda task: _tables(self._prepared, task, job),
+            REGROUP: expression.regroup,
+            GENES: expression.genes,
+        }
+        write = ways[stage.name]
         for task in tasks:
             yield Unit(stage.work(task), task.what, write(task), 0, alone=True)
 
@@ -135,24 +137,30 @@ class CellucidTasks:
         finish_report(atlas, self.report)
 
 
-def _tables(prepared: Export, stage: Stage, tasks: Sequence[Task], job: Job) -> Iterator[Unit]:
-    wanted = {task.arguments["unit"]: task for task in tasks}
+def _tables(prepared: Export, task: Task, job: Job) -> Callable[[Files], dict[str, Any]]:
+    """Write some units of everything but expression, several at once."""
+    wanted = set(task.arguments["units"])
 
-    def named(unit: Unit) -> Callable[[Files], dict[str, Any]]:
-        return lambda files: {unit.name: unit.write(files)}
+    def write(files: Files) -> dict[str, Any]:
+        work = Work(job.team, files)
+        work.do(unit for unit in table_units(prepared.atlas, job) if unit.name in wanted)
+        return work.results
 
-    for unit in table_units(prepared.atlas, job):
-        if unit.name in wanted:
-            yield replace(unit, name=stage.work(wanted[unit.name]), write=named(unit))
+    return write
 
 
 class _Expression:
     """Tasks of expression: sorting rows by gene, and writing genes."""
 
     def __init__(self, prepared: Export, plan: RunPlan, run: RunFolder, job: Job, key: str) -> None:
-        assert prepared.atlas.genes is not None  # noqa: S101 - the plan has stages for it
-        self._prepared, self._all, self._run, self._job, self._key = prepared, prepared.atlas.genes, run, job, key
+        self._prepared, self._run, self._job, self._key = prepared, run, job, key
         self._shares = Shares(**plan.facts["sorting"]) if "sorting" in plan.facts else None
+
+    @property
+    def _all(self) -> Genes:
+        genes = self._prepared.atlas.genes
+        assert genes is not None  # noqa: S101 - the plan has stages for it
+        return genes
 
     def regroup(self, task: Task) -> Callable[[Files], dict[str, Any]]:
         """Sort some rows into files of their own."""
