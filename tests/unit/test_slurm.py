@@ -26,7 +26,7 @@ from atlaswriter.sinks.runfolder import RunFolder
 N, GENES = 500, 40
 # Nothing in it may mean anything to a shell, nor to Slurm, which replaces %j in names of logs.
 NAME = """it's a "plan" of $HOME; `id` 100%j"""
-OPTIONS = ["--created-at", "2026-01-01", "--task-size", "18kB", "-M", "1GiB", "-j", "2"]
+OPTIONS = ["--created-at", "2026-01-01", "--task-size", "12kB", "-M", "1GiB", "-j", "2"]
 
 # Notes what it is given, and says a number as on a site of several clusters.
 SBATCH = """\
@@ -238,7 +238,7 @@ def test_auto_takes_the_slice_of_the_element(planned, monkeypatch, capsys):
 def test_landscape_files_too(tmp_path, capsys):
     bundle = make_bundle(tmp_path / "bundle", n_cells=60, n_genes=8, n_transcripts=3000, image=(260, 330)).folder
     given = [str(bundle), str(tmp_path / "out"), "--to", "landscape", "--plan", str(tmp_path / "plan")]
-    assert run(["-q", "plan", *given, "--task-size", "18kB", "--slurm"]) == 0
+    assert run(["-q", "plan", *given, "--task-size", "12kB", "--slurm"]) == 0
     text = tmp_path / "submit.sh"
     text.write_text(capsys.readouterr().out)
     jobs, _ = submitted(text, tmp_path)
