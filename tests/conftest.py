@@ -28,6 +28,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 SLOWEST = (
     "memory/test_peak.py", "memory/test_landscape_memory.py", "memory/test_deepcell_memory.py",
     "crash/test_landscape_killed.py", "memory/test_identity.py", "crash/test_deepcell_killed.py",
+    "browser/test_viewer.py", "unit/test_worked_example.py", "unit/test_dask.py", "crash/test_tasks_killed.py",
+    "unit/test_slurm.py", "crash/test_resume_killed.py", "unit/test_landscape_tasks.py",
 )  # fmt: skip
 
 # Compiles kernels that no other process has claimed by making a folder; begins with those that take longest.

@@ -41,6 +41,10 @@ class AtlasWriterError(Exception):
 
     exit_code = 1
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Itself, for other processes: what Dask's libraries make of the base classes cannot be loaded."""
+        return type(self), self.args
+
 
 class InputError(AtlasWriterError, ValueError):
     """The input or an option is refused; nothing was written.

@@ -1,6 +1,7 @@
 """Exports by a Dask cluster of several processes: some die, tasks fail, and no data goes through the scheduler."""
 
 import asyncio
+import copy
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import anndata
 import cloudpickle
+import dask
 import h5py
 import numpy as np
 import pandas as pd
@@ -43,6 +45,15 @@ if __name__ == "__main__":
         print(cluster.scheduler_address, flush=True)
         sys.stdin.read()
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _dask_stays_as_it_was():
+    """Clients set themselves as the scheduler of all arrays; those that are killed leave it so."""
+    before = copy.deepcopy(dask.config.config)
+    yield
+    dask.config.config.clear()
+    dask.config.config.update(before)
 
 
 @pytest.fixture(scope="module")
