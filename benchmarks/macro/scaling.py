@@ -23,12 +23,14 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from benchmarks import big, plots
 from benchmarks.macro.scaling_hollow import hollow_atlas
 from benchmarks.macro.scaling_model import Cluster, Cost, Load, Prediction, predict
 from benchmarks.process import circumstances, program, to_disk, warm_up, workplace, write_json
 
+from atlaswriter import plan_tasks
 from atlaswriter.bench import yardsticks
 from atlaswriter.formats.cellucid import tasks
 from atlaswriter.units import format_bytes, parse_bytes
@@ -224,8 +226,10 @@ def foretell(folder: Path, runs: list[dict[str, Any]], options: argparse.Namespa
     shutil.rmtree(run, ignore_errors=True)
     hollow_atlas(source, options.huge_cells, HUGE["genes"], HUGE["density"])
     begin = time.perf_counter()
-    how = ("--task-size", _HUGE_TASK, "-M", _HUGE_BUDGET, "-j", _HUGE_THREADS)
-    _command("plan", source, folder / "hollow-export", "--plan", run, *how, *_HOW)
+    given = {"memory_budget": _HUGE_BUDGET, "workers": _HUGE_THREADS, "latent": "X_pca", "graph": False}
+    # Its temporary files need not fit on this disk.
+    with mock.patch("atlaswriter.formats.tasks.refuse_full_disk"):
+        plan_tasks(source, folder / "hollow-export", run, task_size=_HUGE_TASK, progress=False, **given)
     planned = time.perf_counter() - begin
     plan = json.loads((run / "plan.json").read_text())
     # A huge source takes longer to open than those that were run.
