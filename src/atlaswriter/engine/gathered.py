@@ -13,7 +13,6 @@ import json
 import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,15 +24,13 @@ from atlaswriter.codecs import spill
 from atlaswriter.codecs.crc import crc32
 from atlaswriter.engine.gather import ByKey, Cut, Gathering, Part, cuts_of, cuts_with, uncut
 from atlaswriter.engine.run import Team
-from atlaswriter.engine.spill import NewFile
-from atlaswriter.errors import OutputError, Problem
+from atlaswriter.engine.spill import NewFile, WrittenFile
 
 _MAGIC = b"awbykey1"
 # Magic, key of the run and file, where the index begins, its bytes and its CRC-32.
 _FOOTER = struct.Struct("<8s32sqqq")
 # Bytes of records that are packed by one thread at a time.
 _PIECE_BYTES = 8 << 20
-_CHANGED = "was changed"
 _I64 = np.dtype(np.int64)
 
 
@@ -110,7 +107,7 @@ def _key(run: str, path: Path) -> bytes:
     return hashlib.blake2b(f"{run} {path.name}".encode(), digest_size=32).digest()
 
 
-class GatheredFile:
+class GatheredFile(WrittenFile):
     """One file of `write_gathered`.
 
     Parameters
@@ -134,20 +131,21 @@ class GatheredFile:
     """
 
     def __init__(self, path: Path, run: str, dtypes: Sequence[np.dtype]) -> None:
-        self._path, self._dtypes = path, tuple(dtypes)
+        super().__init__(path, "run the task again")
+        self._dtypes = tuple(dtypes)
         self.recoded: Mapping[int, NDArray[Any]] = {}
         with self._opened() as descriptor:
             size = os.fstat(descriptor).st_size
             magic, key, begin, n_index, crc = _FOOTER.unpack(self._fetch(descriptor, _FOOTER.size, size - _FOOTER.size))
             if magic != _MAGIC:
-                raise self._damaged("was cut short, or is something else")
+                raise self.damaged("was cut short, or is something else")
             if key != _key(run, path):
                 raise self._wrong("belongs to another run")
             if n_index < 0 or begin + n_index + _FOOTER.size != size:
-                raise self._damaged(_CHANGED)
+                raise self.damaged()
             index = self._fetch(descriptor, n_index, begin)
         if crc32(index) != crc:
-            raise self._damaged(_CHANGED)
+            raise self.damaged()
         content = json.loads(index)
         self.note, self._cuts, self._totals = content["note"], content["cuts"], content["totals"]
         self._firsts = np.array([cut[0] for cut in self._cuts], np.int64)
@@ -176,35 +174,8 @@ class GatheredFile:
         crc, first, *ends = place
         content = self._fetch(descriptor, ends[-1] - first, first)
         if crc32(content) != crc:
-            raise self._damaged(_CHANGED)
+            raise self.damaged()
         return [content[start - first : end - first] for start, end in pairwise([first, *ends])]
-
-    def _damaged(self, how: str) -> OutputError:
-        """What to say of a damaged file; it is deleted, so that its task counts as not done."""
-        with suppress(OSError):
-            self._path.unlink(missing_ok=True)
-        return self._wrong(how)
-
-    def _wrong(self, how: str) -> OutputError:
-        return OutputError(str(Problem(str(self._path), f"this temporary file {how}", "run the task again")))
-
-    @contextmanager
-    def _opened(self) -> Iterator[int]:
-        try:
-            with self._path.open("rb", buffering=0) as file:
-                yield file.fileno()
-        except FileNotFoundError as error:
-            raise self._wrong("is missing") from error
-        except OSError as error:
-            if isinstance(error, OutputError):
-                raise
-            raise self._wrong(f"cannot be read ({error.strerror or error})") from error
-
-    def _fetch(self, descriptor: int, size: int, offset: int) -> bytes:
-        content = os.pread(descriptor, size, offset) if min(offset, size) >= 0 else b""
-        if len(content) != size:
-            raise self._damaged("was cut short")
-        return content
 
 
 class Gathered(ByKey):

@@ -21,7 +21,6 @@ import hashlib
 import os
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -35,15 +34,14 @@ from atlaswriter.codecs.crc import crc32
 from atlaswriter.engine.regroup import ENTRY_BYTES, Measured, OnRead, slots
 from atlaswriter.engine.rows import Block, Rows
 from atlaswriter.engine.run import Team
-from atlaswriter.engine.spill import NewFile
-from atlaswriter.errors import InputError, OutputError, Problem
+from atlaswriter.engine.spill import NewFile, WrittenFile
+from atlaswriter.errors import InputError, Problem
 from atlaswriter.kernels import csr
 
 # First and last row (exclusive).
 Share = tuple[int, int]
 
 _MAGIC = b"awparts1"
-CHANGED = "was changed"
 _TABLE_WIDTH = 5
 _RECORD = np.dtype([("count", "<i8"), ("n_missing", "<i8"), ("low", "<f8"), ("high", "<f8")])
 # Magic, key of the sorting, first and last row of the share, number of parts, where the measurement begins, and the
@@ -220,13 +218,13 @@ def _crc_of(records: NDArray[np.void], measured: NDArray[np.int64]) -> int:
     return crc32(measured[:1].tobytes(), crc32(records.tobytes()))
 
 
-def wrong(path: Path, found: str, sorting: Sorting) -> OutputError:
-    """What to say of a file, or folder, that cannot be used."""
-    return OutputError(str(Problem(str(path), found, "run the task again" if sorting.run else "run again")))
+def remedy(sorting: Sorting) -> str:
+    """What helps where a file cannot be used."""
+    return "run the task again" if sorting.run else "run again"
 
 
-class ShareFile:
-    """The file of a share, as others see it; it is opened anew each time.
+class ShareFile(WrittenFile):
+    """The file of a share, as others see it.
 
     Parameters
     ----------
@@ -240,7 +238,8 @@ class ShareFile:
     """
 
     def __init__(self, folder: Path, sorting: Sorting, share: Share) -> None:
-        self._path, self._sorting = folder / share_name(share), sorting
+        super().__init__(folder / share_name(share), remedy(sorting))
+        self._sorting = sorting
         n_genes, n_ranges = sorting.genes.size, sorting.cuts.size - 1
         with self._opened() as descriptor:
             size = os.fstat(descriptor).st_size
@@ -253,10 +252,10 @@ class ShareFile:
             self._at_ranges = self._begin + n_genes * _RECORD.itemsize
             at_directory = self._at_ranges + 16 * n_ranges
             if n_parts < 0 or at_directory + 16 * n_parts + _FOOTER.size != size:
-                raise self.damaged(CHANGED)
+                raise self.damaged()
             directory = self._fetch(descriptor, 16 * n_parts, at_directory)
             if crc32(directory) != crc:
-                raise self.damaged(CHANGED)
+                raise self.damaged()
         self._directory = np.frombuffer(directory, "<i8").reshape(-1, 2)
 
     def measurement(self, ranges: slice) -> tuple[NDArray[np.void], NDArray[np.int64]]:
@@ -271,7 +270,7 @@ class ShareFile:
         records, found = np.frombuffer(stored, _RECORD), np.frombuffer(measured, "<i8").reshape(-1, 2)
         for (first, last), one in zip(pairwise(cuts), found, strict=True):
             if _crc_of(records[first - cuts[0] : last - cuts[0]], one) != one[1]:
-                raise self.damaged(CHANGED)
+                raise self.damaged()
         return records, found[:, 0]
 
     def frames(self, number: int) -> Iterator[tuple[int, NDArray[np.int64], bytes, bytes]]:
@@ -285,7 +284,7 @@ class ShareFile:
                 total += counts
                 yield first_row, counts, gaps, values
         if not np.array_equal(total, expected):
-            raise self.damaged(CHANGED)
+            raise self.damaged()
 
     def _of_part(self, descriptor: int, begin: int, number: int) -> list[bytes]:
         """The three frames of one range."""
@@ -293,35 +292,8 @@ class ShareFile:
         *ends, crc = np.frombuffer(self._fetch(descriptor, width, begin + width * number), "<i8").tolist()
         first, last = ends[0], ends[-1]
         if ends != sorted(ends) or first < width * (self._sorting.cuts.size - 1) or begin + last > self._begin:
-            raise self.damaged(CHANGED)
+            raise self.damaged()
         content = self._fetch(descriptor, last - first, begin + first)
         if crc32(content) != crc:
-            raise self.damaged(CHANGED)
+            raise self.damaged()
         return [content[start - first : end - first] for start, end in pairwise(ends)]
-
-    def damaged(self, how: str) -> OutputError:
-        """What to say of a damaged file; it is deleted, so that its task counts as not done."""
-        with suppress(OSError):
-            self._path.unlink(missing_ok=True)
-        return self._wrong(how)
-
-    def _wrong(self, how: str) -> OutputError:
-        return wrong(self._path, f"this temporary file {how}", self._sorting)
-
-    @contextmanager
-    def _opened(self) -> Iterator[int]:
-        try:
-            with self._path.open("rb", buffering=0) as file:
-                yield file.fileno()
-        except FileNotFoundError as error:
-            raise self._wrong("is missing") from error
-        except OSError as error:
-            if isinstance(error, OutputError):
-                raise
-            raise self._wrong(f"cannot be read ({error.strerror or error})") from error
-
-    def _fetch(self, descriptor: int, size: int, offset: int) -> bytes:
-        content = os.pread(descriptor, size, offset) if offset >= 0 else b""
-        if len(content) != size:
-            raise self.damaged("was cut short")
-        return content

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from atlaswriter.codecs import spill
 from atlaswriter.engine.columns import Batch, CodedColumns, MakeRules, Rules, split
-from atlaswriter.engine.parts import CHANGED, Share, ShareFile, Sorting, write_shares, wrong
+from atlaswriter.engine.parts import Share, ShareFile, Sorting, remedy, write_shares
 from atlaswriter.engine.regroup import ENTRY_BYTES, OnRead, bounds_of
 from atlaswriter.engine.rows import Rows
 from atlaswriter.engine.run import Team
-from atlaswriter.engine.spill import frame_bytes, spill_error
-from atlaswriter.errors import InputError, Problem
+from atlaswriter.engine.spill import CHANGED, frame_bytes, spill_error
+from atlaswriter.errors import InputError, OutputError, Problem
 from atlaswriter.kernels import csr
 
 
@@ -102,14 +102,14 @@ class SortedGenes:
         for share in self._shares:
             for first_row, counts, packed_gaps, packed_values in share.frames(number):
                 if counts.min(initial=0) < 0 or (cursor + counts[mine] > offsets[1:]).any():
-                    raise share.damaged(CHANGED)
+                    raise share.damaged()
                 ends = np.r_[0, np.cumsum(counts)]
                 here = slice(ends[mine.start], ends[mine.stop])
                 gaps = spill.unpack(packed_gaps, np.dtype(np.uint32), int(ends[-1]))[here]
                 values = spill.unpack(packed_values, self._sorting.dtype, int(ends[-1]))[here]
                 csr.append(counts[mine], gaps, values, first_row, rules.table, rules.mode, rules.top, cursor, entries)
         if not np.array_equal(cursor, offsets[1:]):
-            raise wrong(self._folder, "a temporary file was changed", self._sorting)
+            raise OutputError(str(Problem(str(self._folder), f"a temporary file {CHANGED}", remedy(self._sorting))))
         return CodedColumns(entries, offsets, rules, self._n_missing[piece])
 
     def _range(self, position: int) -> int:

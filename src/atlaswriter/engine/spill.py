@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,8 @@ from atlaswriter.sinks import fs
 from atlaswriter.sources.base import Compressed, RowChunks
 from atlaswriter.units import format_bytes
 
+# What may be said of a file that others have written.
+CHANGED = "was changed"
 _REMEDY = "choose another folder (spill_dir=, --spill-dir), or a larger memory budget"
 
 
@@ -155,6 +157,48 @@ class NewFile:
             yield
         except OSError as error:
             raise spill_error(self._path.parent, error, self.size) from error
+
+
+class WrittenFile:
+    """A file of `NewFile`, as others see it; it is opened anew each time.
+
+    Parameters
+    ----------
+    path
+        Its name.
+    remedy
+        What helps where it cannot be used.
+    """
+
+    def __init__(self, path: Path, remedy: str) -> None:
+        self._path, self._remedy = path, remedy
+
+    def damaged(self, how: str = CHANGED) -> OutputError:
+        """What to say of a damaged file; it is deleted, so that its task counts as not done."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+        return self._wrong(how)
+
+    def _wrong(self, how: str) -> OutputError:
+        return OutputError(str(Problem(str(self._path), f"this temporary file {how}", self._remedy)))
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        try:
+            with self._path.open("rb", buffering=0) as file:
+                yield file.fileno()
+        except FileNotFoundError as error:
+            raise self._wrong("is missing") from error
+        except OSError as error:
+            if isinstance(error, OutputError):
+                raise
+            raise self._wrong(f"cannot be read ({error.strerror or error})") from error
+
+    def _fetch(self, descriptor: int, size: int, offset: int) -> bytes:
+        content = os.pread(descriptor, size, offset) if min(offset, size) >= 0 else b""
+        if len(content) != size:
+            raise self.damaged("was cut short")
+        return content
 
 
 def _write_all(descriptor: int, content: bytes) -> None:
